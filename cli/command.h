@@ -1,0 +1,67 @@
+#pragma once
+// What every subcommand shares: its options' home, how results and errors leave the program.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <CLI/CLI.hpp>
+
+#include "core/estimate.h"
+#include "core/json.h"
+#include "models/plan.h"
+
+namespace drydock::cli {
+
+inline constexpr int kOk = 0, kBadInput = 2, kNothingMeets = 3;
+
+// Options that all subcommands have, and the exit code that the one that ran leaves.
+struct Context {
+  std::string database;     // --db; empty: the shipped one
+  std::string calibration;  // --calibration; empty: the shipped one
+  bool json = false;
+  int exit_code = kOk;
+};
+
+// Each adds one subcommand with its options and its action.
+void add_recommend(CLI::App& app, Context& context);
+void add_size(CLI::App& app, Context& context);
+void add_estimate(CLI::App& app, Context& context);
+void add_validate(CLI::App& app, Context& context);
+void add_models(CLI::App& app, Context& context);
+void add_systems(CLI::App& app, Context& context);
+void add_support(CLI::App& app, Context& context);
+void add_db(CLI::App& app, Context& context);
+
+// --db, --calibration and --json.
+void add_common(CLI::App& command, Context& context);
+
+// One JSON object on stdout, `schema` and `version` first.
+void print_json(std::string_view schema, const core::Json& fields);
+
+core::Json figure_json(const core::Figure& figure);
+
+// "12.3", "1,234" - three digits that matter, for people.
+std::string human(double value);
+std::string human_bytes(double bytes);
+std::string percent(double share);
+
+// A time in ms: "20", "20ms", "1.5s", "800us". Throws core::Error naming `flag`.
+double parse_ms(const std::string& text, std::string_view flag);
+// A number above 0. Throws core::Error naming `flag`.
+double parse_positive(const std::string& text, std::string_view flag, double most);
+int64_t parse_count(const std::string& text, std::string_view flag, int64_t most);
+
+// Columns padded to their widest cell, two spaces between; numbers to the right where `right` says so.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> header, std::string right = "");  // `right`: one letter a column, 'r' or 'l'
+  void row(std::vector<std::string> cells);
+  std::string text(std::string_view indent = "  ") const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+  std::string right_;
+};
+
+}  // namespace drydock::cli

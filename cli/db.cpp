@@ -1,0 +1,153 @@
+#include <memory>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "cli/command.h"
+#include "configurator/resources.h"
+#include "core/error.h"
+#include "models/catalogue.h"
+#include "perfdb/csv_exchange.h"
+#include "perfdb/database.h"
+
+namespace drydock::cli {
+namespace {
+
+using perfdb::Access;
+using perfdb::Database;
+
+struct Options {
+  std::string csv, out, from, system, backend, kind, op;
+};
+
+std::filesystem::path file_of(const Context& context) {
+  return context.database.empty() ? models::data_dir() / "perf.db" : std::filesystem::path(context.database);
+}
+
+// Commands that write must be told where; the shipped database is not theirs.
+std::filesystem::path writable(const Context& context) {
+  if (context.database.empty()) throw core::Error("--db is missing; it names the database to write");
+  return context.database;
+}
+
+void info(const Context& context) {
+  const Database database = Database::open(file_of(context), Access::read);
+  core::Json list = core::Json::array();
+  Table table({"system", "backend", "version", "op", "measurements", "surfaces", "source"}, "llllrrl");
+  for (const auto& c : database.contents()) {
+    list.push_back({{"system", c.system}, {"backend", c.backend}, {"version", c.version}, {"op", core::name(c.kind)}, {"measurements", c.measurements}, {"surfaces", c.surfaces}, {"source", c.source}});
+    table.row({c.system, c.backend, c.version, std::string(core::name(c.kind)), std::to_string(c.measurements), std::to_string(c.surfaces), c.source});
+  }
+  if (context.json) print_json("drydock.db.info", {{"file", file_of(context).string()}, {"schema_version", perfdb::kSchemaVersion}, {"contents", list}});
+  else fmt::print("{}: schema version {}\n{}", file_of(context).string(), perfdb::kSchemaVersion, table.text(""));
+}
+
+core::Json measurement_json(const perfdb::Measurement& m) {
+  const perfdb::Origin& o = m.origin;
+  return {{"op", core::key(m.op)}, {"latency_us", m.latency_us}, {"spread_us", m.spread_us}, {"samples", m.samples}, {"system", o.system}, {"backend", o.backend}, {"version", o.version},
+          {"gpu", o.gpu}, {"driver", o.driver}, {"clocks", o.clocks}, {"kernel", o.kernel}, {"date", o.date}, {"source", o.source}};
+}
+
+Database::Filter filter_of(const Options& o) {
+  Database::Filter filter;
+  if (!o.system.empty()) filter.system = o.system;
+  if (!o.backend.empty()) filter.backend = o.backend;
+  if (o.kind.empty()) return filter;
+  filter.kind = core::parse_op_kind(o.kind);
+  if (!filter.kind) throw core::Error("--kind '" + o.kind.substr(0, 60) + "': want an op kind such as gemm");
+  return filter;
+}
+
+// The look-up's answer for one op, beside the rows that were measured.
+std::optional<core::Json> looked_up(const Options& o, const Context& context, const Database& database) {
+  if (o.op.empty() || o.system.empty() || o.backend.empty()) return std::nullopt;
+  const perfdb::KernelTimes times(database, models::find_system(o.system).hardware, o.backend);
+  const perfdb::KernelTime t = times.of(core::parse_op_key(o.op));
+  if (!context.json)
+    fmt::print("look-up: {} us, 80% band {} .. {}, {}{}\n", human(t.latency_us), human(t.low_us), human(t.high_us), core::name(t.provenance),
+               times.borrowed_from().empty() ? "" : ", borrowed from " + std::string(times.borrowed_from()));
+  return core::Json{{"latency_us", t.latency_us}, {"low_us", t.low_us}, {"high_us", t.high_us}, {"provenance", core::name(t.provenance)}, {"borrowed_from", times.borrowed_from()}};
+}
+
+void query(const Options& o, const Context& context) {
+  const Database database = Database::open(file_of(context), Access::read);
+  std::optional<core::Op> op;
+  if (!o.op.empty()) op = core::parse_op_key(o.op);
+  core::Json list = core::Json::array();
+  Table table({"op", "us", "system", "backend", "version", "source"}, "lrllll");
+  database.read(filter_of(o), [&](const perfdb::Measurement& m) {
+    if (op && !(m.op == *op)) return;
+    if (context.json) list.push_back(measurement_json(m));
+    else table.row({core::key(m.op), human(m.latency_us), m.origin.system, m.origin.backend, m.origin.version, m.origin.source});
+  });
+  const auto lookup = looked_up(o, context, database);
+  if (!context.json) {
+    fmt::print("{}", table.text(""));
+    return;
+  }
+  core::Json out = {{"measurements", list}};
+  if (lookup) out["lookup"] = *lookup;
+  print_json("drydock.db.query", out);
+}
+
+void import(const Options& o, const Context& context) {
+  if (o.csv.empty()) throw core::Error("--csv is missing; it names the measurements to import");
+  const std::filesystem::path file = writable(context);
+  const bool new_file = !std::filesystem::exists(file);
+  int64_t rows = 0;
+  try {
+    Database database = Database::open(file, Access::create);
+    const bool shows = isatty(STDERR_FILENO);
+    rows = perfdb::import_csv(database, o.csv, [&](int64_t so_far) {
+      if (shows) fmt::print(stderr, "\r{} rows", so_far);
+    });
+    if (shows) fmt::print(stderr, "\r                    \r");
+  } catch (...) {
+    std::error_code status;
+    if (new_file) std::filesystem::remove(file, status);  // nothing half-written
+    throw;
+  }
+  if (context.json) print_json("drydock.db.import", {{"rows", rows}, {"db", file.string()}});
+  else fmt::print("{} rows imported into {}\n", rows, file.string());
+}
+
+void export_rows(const Options& o, const Context& context) {
+  if (o.out.empty()) throw core::Error("--out is missing; it names the CSV to write");
+  const int64_t rows = perfdb::export_csv(Database::open(file_of(context), Access::read), o.out);
+  if (context.json) print_json("drydock.db.export", {{"rows", rows}, {"out", o.out}});
+  else fmt::print("{} rows written to {}\n", rows, o.out);
+}
+
+void merge(const Options& o, const Context& context) {
+  if (o.from.empty()) throw core::Error("--from is missing; it names the database to add");
+  const int64_t rows = Database::open(writable(context), Access::create).merge(o.from);
+  if (context.json) print_json("drydock.db.merge", {{"rows", rows}, {"db", context.database}});
+  else fmt::print("{} rows merged into {}\n", rows, context.database);
+}
+
+}  // namespace
+
+void add_db(CLI::App& app, Context& context) {
+  CLI::App* db = app.add_subcommand("db", "the performance database");
+  db->require_subcommand(1);
+  const auto o = std::make_shared<Options>();
+  const auto add = [&](const char* name, const char* what, const char* example, auto action) {
+    CLI::App* command = db->add_subcommand(name, what);
+    add_common(*command, context);
+    command->footer(std::string("Example:\n  drydock db ") + example);
+    command->callback([=, &context] { action(*o, context); });
+    return command;
+  };
+  add("info", "what it holds", "info --db perf.db", [](const Options&, const Context& c) { info(c); });
+  CLI::App* q = add("query", "its rows, and what a look-up answers",
+                    "query --system h200_sxm --backend trtllm --op gemm/fp8/m=64,n=4096,k=4096", query);
+  q->add_option("--system", o->system, "of this system only");
+  q->add_option("--backend", o->backend, "of this backend only");
+  q->add_option("--kind", o->kind, "of this op kind only");
+  q->add_option("--op", o->op, "one op, by its key");
+  add("import", "adds measurements from a CSV", "import --csv measured.csv --db perf.db", import)->add_option("--csv", o->csv, "measurements")->type_name("FILE");
+  add("export", "writes its measurements as a CSV", "export --db perf.db --out measured.csv", export_rows)->add_option("--out", o->out, "CSV to write")->type_name("FILE");
+  add("merge", "adds another database", "merge --db perf.db --from other.db", merge)->add_option("--from", o->from, "database to add")->type_name("FILE");
+}
+
+}  // namespace drydock::cli

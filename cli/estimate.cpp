@@ -1,0 +1,109 @@
+#include <cstdio>
+#include <memory>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "cli/answer.h"
+#include "cli/command.h"
+#include "configurator/points.h"
+#include "configurator/predict.h"
+#include "core/csv.h"
+#include "core/error.h"
+#include "core/file.h"
+
+namespace drydock::cli {
+namespace {
+
+struct Options {
+  std::string plan, points, out, isl, osl, concurrency, rate, prefix_hit;
+};
+
+constexpr int64_t kMostTokens = 10'000'000;
+constexpr double kMostRate = 1e7;
+
+// The plan's own workload, with what was given in its place.
+models::Plan asked(const Options& o) {
+  models::Plan plan = models::read_plan(o.plan);
+  models::Workload& w = plan.workload;
+  if (!o.isl.empty()) w.isl = parse_count(o.isl, "--isl", kMostTokens);
+  if (!o.osl.empty()) w.osl = parse_count(o.osl, "--osl", kMostTokens);
+  if (!o.prefix_hit.empty()) w.prefix_hit = o.prefix_hit == "0" ? 0 : parse_positive(o.prefix_hit, "--prefix-hit", 0.999999);
+  if (!o.concurrency.empty() && !o.rate.empty()) throw core::Error("--rate and --concurrency: give one of them");
+  if (!o.concurrency.empty()) w.concurrency = parse_positive(o.concurrency, "--concurrency", kMostRate), w.rate.reset();
+  if (!o.rate.empty()) w.rate = parse_positive(o.rate, "--rate", kMostRate), w.concurrency.reset();
+  return plan;
+}
+
+void print_prediction(const models::Plan& plan) {
+  const models::Prediction& p = *plan.prediction;
+  std::string pools;
+  for (const models::Pool& pool : plan.pools) pools += (pools.empty() ? "" : " + ") + pool_text(pool);
+  fmt::print("{} {} on {}: {}, {} GPUs\n\n", plan.model, plan.precision, models::name(plan.backend), pools, plan.gpus());
+  Table table({"figure", "value", "80% band"}, "lrr");
+  const auto row = [&](const char* name, const core::Figure& f) { table.row({name, human(f.value), human(f.low) + " .. " + human(f.high)}); };
+  row("TTFT ms", p.ttft_ms);
+  row("TPOT ms", p.tpot_ms);
+  row("request ms", p.request_latency_ms);
+  row("requests/s", p.requests_per_s);
+  row("tokens/s/user", p.tokens_per_s_per_user);
+  row("tokens/s/GPU", p.tokens_per_s_per_gpu);
+  row("GPU hours/Mtoken", p.gpu_hours_per_million_tokens);
+  if (p.cost_per_million_tokens) row("cost/Mtoken", *p.cost_per_million_tokens);
+  fmt::print("{}\n", table.text());
+}
+
+void estimate_plan(const Options& o, Context& context) {
+  configurator::Resources resources(context.database, context.calibration);
+  models::Plan plan = asked(o);
+  plan.prediction = configurator::predict(plan, resources);
+  if (!plan.prediction) throw core::Error("--rate " + o.rate + ": is more than the plan can serve");
+  const auto details = configurator::explain(plan, resources);
+  if (!context.json) {
+    print_prediction(plan);
+    return print_details(details);
+  }
+  core::Json out = plan_json(plan);
+  out["workload"] = {{"isl", plan.workload.isl}, {"osl", plan.workload.osl}, {"prefix_hit", plan.workload.prefix_hit}};
+  if (plan.workload.concurrency) out["workload"]["concurrency"] = *plan.workload.concurrency;
+  if (plan.workload.rate) out["workload"]["rate"] = *plan.workload.rate;
+  out["breakdown"] = detail_json(details);
+  print_json("drydock.estimate", out);
+}
+
+void estimate_points(const Options& o, Context& context) {
+  if (o.out.empty()) throw core::Error("--out is missing; it names the CSV for the predictions");
+  configurator::Resources resources(context.database, context.calibration);
+  const core::Csv points = core::Csv::read(o.points);
+  const auto predictions = configurator::predict_points(points, resources);
+  core::write_file(o.out, configurator::predictions_csv(points, predictions));
+  int64_t predicted = 0;
+  for (const auto& p : predictions) predicted += p.prediction.has_value();
+  if (context.json) print_json("drydock.points", {{"rows", points.rows()}, {"predicted", predicted}, {"out", o.out}});
+  else fmt::print("{} of {} rows predicted, written to {}\n", predicted, points.rows(), o.out);
+}
+
+}  // namespace
+
+void add_estimate(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("estimate", "what one plan, or many rows of points, would do");
+  const auto o = std::make_shared<Options>();
+  command->add_option("--plan", o->plan, "plan.json")->type_name("FILE");
+  command->add_option("--points", o->points, "CSV of deployments, a row each")->type_name("FILE");
+  command->add_option("--out", o->out, "CSV for the predictions of --points")->type_name("FILE");
+  command->add_option("--isl", o->isl, "input tokens (default: the plan's)");
+  command->add_option("--osl", o->osl, "output tokens (default: the plan's)");
+  command->add_option("--concurrency", o->concurrency, "requests in flight (default: the plan's)");
+  command->add_option("--rate", o->rate, "requests/s (default: the plan's)");
+  command->add_option("--prefix-hit", o->prefix_hit, "share of the prompt that is cached (default: the plan's)");
+  add_common(*command, context);
+  command->footer("Examples:\n  drydock estimate --plan deployment/plan.json --concurrency 64\n"
+                  "  drydock estimate --points points.csv --out predictions.csv");
+  command->callback([=, &context] {
+    if (o->plan.empty() == o->points.empty()) throw core::Error("--plan or --points: give one of them");
+    if (o->plan.empty()) estimate_points(*o, context);
+    else estimate_plan(*o, context);
+  });
+}
+
+}  // namespace drydock::cli

@@ -1,0 +1,75 @@
+// The drydock command: parses, asks the libraries, prints.
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "cli/command.h"
+#include "core/error.h"
+#include "core/text.h"
+
+namespace {
+
+using namespace drydock;
+
+// CLI11's words in one line; an unknown flag or command gets the nearest known one.
+std::string one_line(const CLI::App& app, const CLI::ParseError& error) {
+  std::string what = error.what();
+  for (char& c : what)
+    if (c == '\n' || c == '\r') c = ' ';
+  what.erase(what.find_last_not_of(' ') + 1);
+  const auto* extras = dynamic_cast<const CLI::ExtrasError*>(&error);
+  if (!extras) return what;
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  const auto rest = at->remaining();
+  const std::string first = rest.empty() ? what : rest.front();
+  std::vector<std::string> known;
+  if (first.starts_with("-")) {
+    for (const CLI::Option* option : at->get_options()) known.push_back("--" + (option->get_lnames().empty() ? "" : option->get_lnames().front()));
+  } else {
+    for (const CLI::App* command : at->get_subcommands([](const CLI::App*) { return true; })) known.push_back(command->get_name());
+  }
+  return "'" + first.substr(0, 80) + "' is not known" + core::suggestion(first, known) + (at == &app ? "" : " (drydock " + at->get_name() + " --help lists them)");
+}
+
+int run(int argc, char** argv) {
+  cli::Context context;
+  CLI::App app{"Drydock: which deployment of a large language model meets a service level at the lowest cost", "drydock"};
+  app.set_version_flag("--version", DRYDOCK_VERSION);
+  app.require_subcommand(1);
+  app.footer("Example:\n  drydock recommend --model Qwen/Qwen3-32B --precision fp8 --system h200_sxm --gpus 16 \\\n"
+             "    --isl 4000 --osl 1000 --ttft 1000 --tpot 20\nExit codes: 0 done, 2 bad input, 3 nothing meets the targets");
+  cli::add_recommend(app, context);
+  cli::add_size(app, context);
+  cli::add_estimate(app, context);
+  cli::add_validate(app, context);
+  cli::add_models(app, context);
+  cli::add_systems(app, context);
+  cli::add_support(app, context);
+  cli::add_db(app, context);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return app.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "drydock: {}\n", one_line(app, error));
+    return cli::kBadInput;
+  }
+  return context.exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const core::Error& error) {
+    fmt::print(stderr, "drydock: {}\n", error.what());
+    return cli::kBadInput;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "drydock: internal error: {}\n", error.what());
+    return 1;
+  }
+}

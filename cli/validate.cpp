@@ -1,0 +1,62 @@
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "cli/command.h"
+#include "configurator/points.h"
+#include "core/csv.h"
+#include "core/error.h"
+
+namespace drydock::cli {
+namespace {
+
+using configurator::ErrorSummary;
+
+std::string one(double value) { return fmt::format("{:.1f}", value); }
+
+void add_row(Table& table, const std::string& name, const ErrorSummary& e) {
+  const double coverage = e.rows > 0 ? 100.0 * static_cast<double>(e.predicted) / static_cast<double>(e.rows) : 0;
+  table.row({name, std::to_string(e.rows), one(coverage), one(e.ttft.mape), one(e.ttft.median), one(e.ttft.bias), one(e.ttft.in_band), one(e.tpot.mape), one(e.tpot.median), one(e.tpot.bias), one(e.tpot.in_band)});
+}
+
+core::Json figure(const ErrorSummary::Figure& f) {
+  return {{"mape", f.mape}, {"median", f.median}, {"bias", f.bias}, {"within20", f.within20}, {"in_band", f.in_band}};
+}
+
+core::Json summary(const ErrorSummary& e) {
+  return {{"rows", e.rows}, {"predicted", e.predicted}, {"ttft", figure(e.ttft)}, {"tpot", figure(e.tpot)}};
+}
+
+void print(const configurator::Validation& v) {
+  Table table({"", "rows", "cover", "TTFT mape", "median", "bias", "in band", "TPOT mape", "median", "bias", "in band"}, "lrrrrrrrrrr");
+  add_row(table, "all rows", v.all);
+  add_row(table, "clean rows", v.clean);
+  for (const auto& [name, errors] : v.groups) add_row(table, name.substr(0, 40), errors);
+  fmt::print("Errors in percent; groups and regret over rows without spec_doubt.\n{}", table.text(""));
+  fmt::print("\nChoosing by prediction: {} choices lose {:.1f}% of the best measured throughput per GPU on average, {} miss the target\n", v.regret.choices,
+             v.regret.mean_loss, v.regret.misses);
+}
+
+}  // namespace
+
+void add_validate(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("validate", "how far predictions are from measured points");
+  const auto points = std::make_shared<std::string>();
+  command->add_option("--points", *points, "CSV of deployments with ttft_ms and tpot_ms")->type_name("FILE");
+  add_common(*command, context);
+  command->footer("Example:\n  drydock validate --points measured.csv");
+  command->callback([=, &context] {
+    if (points->empty()) throw core::Error("--points is missing; it names the CSV of measured points");
+    configurator::Resources resources(context.database, context.calibration);
+    const core::Csv csv = core::Csv::read(*points);
+    csv.require({"ttft_ms", "tpot_ms"});
+    const configurator::Validation v = configurator::validate(csv, configurator::predict_points(csv, resources));
+    if (!context.json) return print(v);
+    core::Json groups = core::Json::object();
+    for (const auto& [name, errors] : v.groups) groups[name] = summary(errors);
+    print_json("drydock.validate", {{"all", summary(v.all)}, {"clean", summary(v.clean)}, {"groups", groups},
+                                    {"regret", {{"choices", v.regret.choices}, {"mean_loss", v.regret.mean_loss}, {"misses", v.regret.misses}}}});
+  });
+}
+
+}  // namespace drydock::cli

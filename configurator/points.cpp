@@ -1,0 +1,211 @@
+#include "configurator/points.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "configurator/parallel.h"
+#include "configurator/predict.h"
+#include "configurator/space.h"
+#include "core/error.h"
+#include "core/text.h"
+
+namespace drydock::configurator {
+namespace {
+
+using core::Csv;
+using models::Parallelism;
+using models::Role;
+
+constexpr int64_t kMostWays = 1 << 16;
+constexpr int64_t kMostTokens = 100'000'000;
+
+class Row {
+ public:
+  Row(const Csv& csv, size_t row) : csv_(csv), row_(row) {}
+
+  std::string text(std::string_view column) const {
+    const auto at = csv_.find(column);
+    return at ? csv_.cell(row_, *at) : "";
+  }
+  std::string need(std::string_view column) const {
+    const std::string value = text(column);
+    if (value.empty()) throw error(column, "is empty");
+    return value;
+  }
+  int64_t integer(std::string_view column, int64_t otherwise, int64_t least, int64_t most) const {
+    const auto at = csv_.find(column);
+    return at ? csv_.integer(row_, *at, least, most).value_or(otherwise) : otherwise;
+  }
+  core::Error error(std::string_view column, const std::string& what) const {
+    return core::Error(csv_.origin() + ": line " + std::to_string(csv_.line(row_)) + ": column '" + std::string(column) + "' " + what);
+  }
+
+ private:
+  const Csv& csv_;
+  size_t row_;
+};
+
+struct Instance {
+  Parallelism parallelism;
+  int replicas = 1;
+};
+
+// Sizes with the MoE's in balance: what is not given is expert parallel under attention DP, and expert TP without it.
+Parallelism balanced(Parallelism p, bool moe) {
+  const int ranks = p.tp * p.attention_dp;
+  if (!moe) return {p.tp, p.pp, p.attention_dp, 1, 1};
+  if (p.moe_tp * p.ep == ranks) return p;
+  if (p.ep == ranks || (p.ep == 1 && p.moe_tp == 1 && p.attention_dp > 1)) return {p.tp, p.pp, p.attention_dp, 1, ranks};
+  return ranks % p.ep == 0 ? Parallelism{p.tp, p.pp, p.attention_dp, ranks / p.ep, p.ep} : Parallelism{p.tp, p.pp, p.attention_dp, ranks, 1};
+}
+
+// What a row must mean when its sizes can't run as they stand. Benchmarks list TP and EP of the same GPUs, so that
+// moe_tp = ep = X beside X x X ranks is one instance of X GPUs. A TP that does not divide the heads is read as the
+// largest one that does and divides it, replicated; so is attention DP of a dense model.
+Instance reconcile(const models::Architecture& architecture, const models::Precision& precision, Parallelism p) {
+  const bool moe = has_experts(architecture);
+  if (moe && p.moe_tp == p.ep && p.ep > 1 && p.tp * p.attention_dp == p.ep * p.ep) {
+    const int x = p.ep;
+    p = p.attention_dp > 1 ? Parallelism{1, p.pp, x, 1, x} : Parallelism{x, p.pp, 1, 1, x};
+  }
+  const int asked = p.gpus();
+  if (!moe) p.attention_dp = 1;
+  for (int tp = p.tp; tp >= 1; --tp) {
+    if (p.tp % tp != 0) continue;
+    const Parallelism smaller{tp, p.pp, p.attention_dp, tp == p.tp ? p.moe_tp : 1, tp == p.tp ? p.ep : 1};
+    for (const Parallelism& candidate : {balanced(smaller, moe), Parallelism{tp, p.pp, p.attention_dp, 1, moe ? tp * p.attention_dp : 1},
+                                         Parallelism{tp, p.pp, p.attention_dp, moe ? tp * p.attention_dp : 1, 1}})
+      if (!models::why_illegal(architecture, precision, candidate)) return {candidate, std::max(1, asked / candidate.gpus())};
+  }
+  throw core::Error(*models::why_illegal(architecture, precision, balanced(p, moe)));
+}
+
+Parallelism sizes(const Row& row, const std::string& side) {
+  const auto ways = [&](const char* column) { return static_cast<int>(std::max<int64_t>(1, row.integer(side + column, 1, 0, kMostWays))); };
+  return {ways("tp_size"), ways("pp_size"), ways("attention_dp_size"), ways("moe_tp_size"), ways("moe_ep_size")};
+}
+
+models::Pool pool_of(const Row& row, Role role, const std::string& side, int64_t batch, const models::Architecture& architecture,
+                     const models::Precision& precision, const simulator::BackendModel& backend, const std::string& system) {
+  const Instance instance = reconcile(architecture, precision, sizes(row, side));
+  models::Pool pool;
+  pool.role = role;
+  pool.system = system;
+  pool.parallelism = instance.parallelism;
+  pool.replicas = instance.replicas * static_cast<int>(std::max<int64_t>(1, row.integer(side + "num_workers", 1, 0, kMostWays)));
+  pool.max_batch = batch;
+  pool.max_tokens = backend.max_tokens;
+  return pool;
+}
+
+std::string precision_of(const Row& row) {
+  if (row.text("gemm_quant_mode") == "fp8_block") return "fp8_block";
+  const std::string precision = row.text("precision");
+  return precision.empty() ? "auto" : precision;
+}
+
+std::string provenance_of(const models::Plan& plan, Resources& resources) {
+  std::array<double, core::kProvenances> sum{};
+  double total = 0;
+  for (const PoolDetail& pool : explain(plan, resources))
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += pool.provenance[i], total += pool.provenance[i];
+  std::string out;
+  for (size_t i = 0; i < sum.size(); ++i)
+    if (const auto percent = std::lround(100 * sum[i] / total); percent > 0)
+      out += (out.empty() ? "" : " ") + std::string(core::name(static_cast<core::Provenance>(i))) + "=" + std::to_string(percent) + "%";
+  return out;
+}
+
+std::string shortest(double value) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value, std::chars_format::fixed, 4).ptr};
+}
+
+}  // namespace
+
+std::string usual_kv_precision(models::Backend backend, const core::Hardware& hardware, const models::Precision& precision) {
+  using core::Dtype;
+  const bool quantized = precision.gemm != Dtype::bf16 || precision.moe != Dtype::bf16;
+  if (precision.kv == Dtype::fp8) return "fp8";
+  if (!quantized) return "bf16";
+  // TensorRT-LLM takes the KV format of ModelOpt checkpoints, which is fp8; vLLM's recipes for Blackwell ask for it.
+  if (backend == models::Backend::trtllm && precision.gemm != Dtype::fp8_block) return "fp8";
+  return backend == models::Backend::vllm && hardware.architecture == "blackwell" ? "fp8" : "bf16";
+}
+
+models::Plan plan_of(const Csv& points, size_t index, Resources& resources) {
+  const Row row(points, index);
+  models::Plan plan;
+  plan.model = row.need("model");
+  const auto backend = models::parse_backend(core::lower_case(row.need("backend")));
+  if (!backend) throw row.error("backend", "is none of trtllm, vllm, sglang");
+  plan.backend = *backend;
+  plan.backend_version = row.text("backend_version");
+  plan.precision = precision_of(row);
+  const std::string system = row.need("system");
+  const simulator::BackendModel& model = resources.backend(plan.backend);
+  const models::Architecture& architecture = resources.model(plan.model);
+  models::Precision precision = models::choose_precision(architecture, plan.precision);
+  plan.kv_precision = usual_kv_precision(plan.backend, resources.system(system).hardware, precision);
+  plan.workload.isl = row.integer("isl", 0, 1, kMostTokens);
+  plan.workload.osl = row.integer("osl", 0, 1, kMostTokens);
+  if (plan.workload.isl == 0) throw row.error("isl", "is empty");
+  if (plan.workload.osl == 0) throw row.error("osl", "is empty");
+  plan.workload.shortest = model.benchmark_shortest;
+  plan.workload.longest = 1;
+  const std::string mode = row.need("mode");
+  const int64_t concurrency = row.integer("concurrency", 0, 0, kMostTokens);
+  if (mode == "agg") {
+    plan.mode = models::Mode::agg;
+    plan.pools = {pool_of(row, Role::worker, "", kMostTokens, architecture, precision, model, system)};
+    const int64_t in_flight = concurrency > 0 ? concurrency : row.integer("batch_size", 0, 0, kMostTokens);
+    if (in_flight == 0) throw row.error("concurrency", "is empty, and so is batch_size");
+    plan.workload.concurrency = static_cast<double>(in_flight);
+  } else if (mode == "disagg") {
+    plan.mode = models::Mode::disagg;
+    const auto batch = [&](const char* column) { return std::max<int64_t>(1, row.integer(column, 1, 0, kMostTokens)); };
+    plan.pools = {pool_of(row, Role::prefill, "prefill_", batch("prefill_batch_size"), architecture, precision, model, system),
+                  pool_of(row, Role::decode, "decode_", batch("decode_batch_size"), architecture, precision, model, system)};
+    if (concurrency > 0) plan.workload.concurrency = static_cast<double>(concurrency);
+  } else {
+    throw row.error("mode", "is neither agg nor disagg");
+  }
+  return plan;
+}
+
+std::vector<PointPrediction> predict_points(const Csv& points, Resources& resources) {
+  points.require({"mode", "model", "system", "backend", "isl", "osl"});
+  std::vector<PointPrediction> out(points.rows());
+  in_parallel(points.rows(), [&](size_t i) {
+    try {
+      const models::Plan plan = plan_of(points, i, resources);
+      out[i].prediction = predict(plan, resources);
+      if (!out[i].prediction) out[i].error = "the rate is more than the plan can serve";
+      out[i].provenance = provenance_of(plan, resources);
+    } catch (const core::Error& error) {
+      out[i].error = error.what();
+    }
+  });
+  return out;
+}
+
+std::string predictions_csv(const Csv& points, const std::vector<PointPrediction>& predictions) {
+  std::string out;
+  for (const std::string& column : points.columns()) out += core::csv_field(column) + ",";
+  out += "predicted_ttft_ms,predicted_tpot_ms,predicted_ttft_low_ms,predicted_ttft_high_ms,predicted_tpot_low_ms,predicted_tpot_high_ms,provenance,error\n";
+  for (size_t i = 0; i < points.rows(); ++i) {
+    for (size_t c = 0; c < points.columns().size(); ++c) out += core::csv_field(points.cell(i, c)) + ",";
+    const PointPrediction& p = predictions[i];
+    if (p.prediction) {
+      const core::Figure &a = p.prediction->ttft_ms, &b = p.prediction->tpot_ms;
+      for (const double value : {a.value, b.value, a.low, a.high, b.low, b.high}) out += shortest(value) + ",";
+    } else {
+      out += ",,,,,,";
+    }
+    out += core::csv_field(p.provenance) + "," + core::csv_field(p.error) + "\n";
+  }
+  return out;
+}
+
+}  // namespace drydock::configurator

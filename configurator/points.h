@@ -1,0 +1,57 @@
+#pragma once
+// Points: deployments as rows of a CSV, measured or to be predicted, and how far predictions are from measurements.
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "configurator/resources.h"
+#include "core/csv.h"
+#include "models/plan.h"
+
+namespace drydock::configurator {
+
+// A row's deployment as a plan. Columns: mode, model, system, backend, precision, gemm_quant_mode, isl, osl, concurrency,
+// and tp_size, pp_size, attention_dp_size, moe_tp_size, moe_ep_size of an aggregated instance, or these with prefill_ and
+// decode_ before them, beside prefill_batch_size and prefill_num_workers (decode_ likewise). Parallel sizes that no engine
+// can run are read as what their writer must have meant: see `reconcile` in points.cpp.
+// Throws core::Error naming line and column.
+models::Plan plan_of(const core::Csv& points, size_t row, Resources& resources);
+
+struct PointPrediction {
+  std::optional<models::Prediction> prediction;
+  std::string provenance;  // shares of kernel time: "interpolated 92%, analytic 8%"
+  std::string error;       // why there is no prediction
+};
+// One prediction a row, on all cores. Bad rows carry their error; a file without the columns throws core::Error.
+std::vector<PointPrediction> predict_points(const core::Csv& points, Resources& resources);
+
+// The columns of `points` as they are, and after them predicted_ttft_ms, predicted_tpot_ms, their _low_ms and _high_ms,
+// provenance, error.
+std::string predictions_csv(const core::Csv& points, const std::vector<PointPrediction>& predictions);
+
+struct ErrorSummary {
+  int64_t rows = 0, predicted = 0;
+  struct Figure {
+    double mape = 0, median = 0, bias = 0, within20 = 0, in_band = 0;  // percent; bias: median of the signed error
+  } ttft, tpot;
+};
+// Choosing among measured deployments of one model, system, precision and lengths by predicted throughput per GPU under a
+// TPOT target: what share of the best measured throughput is lost, and how often the chosen one misses its target by 10 %.
+struct Regret {
+  int64_t choices = 0, misses = 0;
+  double mean_loss = 0;  // percent
+};
+struct Validation {
+  ErrorSummary all;                            // every row
+  ErrorSummary clean;                          // rows without spec_doubt
+  std::map<std::string, ErrorSummary> groups;  // "model=...", "system=...", "backend=...", "mode=..." over clean rows
+  Regret regret;                               // over clean rows
+};
+// Needs columns ttft_ms and tpot_ms.
+Validation validate(const core::Csv& points, const std::vector<PointPrediction>& predictions);
+
+// KV format an engine uses when it is told nothing: what its checkpoints and launch recipes ask for.
+std::string usual_kv_precision(models::Backend backend, const core::Hardware& hardware, const models::Precision& precision);
+
+}  // namespace drydock::configurator

@@ -1,0 +1,40 @@
+#pragma once
+// One plan, judged: the same steps whether the plan comes from the search, from a file or from a row of points.
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "configurator/resources.h"
+#include "models/plan.h"
+#include "simulator/serving.h"
+
+namespace drydock::configurator {
+
+// Where the time of one pool's typical step goes, and what the figures rest on.
+struct PoolDetail {
+  models::Role role{};
+  models::Role phase{};  // prefill or decode: a worker has both
+  double batch = 0;      // sequences in the step
+  std::vector<simulator::OpShare> ops;                     // largest first
+  std::array<double, core::kProvenances> provenance{};     // shares of the step's kernel time
+  models::StageMemory memory;                              // of the fullest GPU [bytes]
+  double kv_tokens = 0;                                    // of one attention-DP rank
+  double memory_bytes = 0;                                 // of the GPU
+  std::string kernel_version, borrowed_from;
+};
+
+// What the engines of a plan would do under its workload. nullopt: the rate is more than the plan can serve.
+// Throws core::Error when the model, a system or the parallelism is not possible.
+std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources);
+
+// One or two entries a pool.
+std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources);
+
+// The figures of a plan from what its pools serve; `price_per_hour`: of all its GPUs together.
+models::Prediction prediction_of(const simulator::Served& served, const models::Workload& workload, int gpus,
+                                 std::optional<double> price_per_hour);
+
+// Price of all GPUs of the plan per hour; nullopt unless every system has one.
+std::optional<double> price_per_hour(const models::Plan& plan, Resources& resources);
+
+}  // namespace drydock::configurator

@@ -1,0 +1,171 @@
+#include "configurator/search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "configurator/candidates.h"
+#include "configurator/predict.h"
+#include "core/error.h"
+
+namespace drydock::configurator {
+namespace {
+
+using core::Figure;
+
+struct Target {
+  const char* name;
+  double limit;
+  Figure models::Prediction::*figure;
+};
+
+std::vector<Target> targets_of(const models::Slo& slo) {
+  std::vector<Target> out;
+  if (slo.ttft_ms) out.push_back({"ttft", *slo.ttft_ms, &models::Prediction::ttft_ms});
+  if (slo.tpot_ms) out.push_back({"tpot", *slo.tpot_ms, &models::Prediction::tpot_ms});
+  if (slo.request_latency_ms) out.push_back({"request_latency", *slo.request_latency_ms, &models::Prediction::request_latency_ms});
+  return out;
+}
+
+// A candidate with its figures, before it is worth being a plan.
+struct Judged {
+  const Priced* priced;
+  models::Prediction prediction;
+  int gpus;
+  double tightness = 0;
+  const char* binding = "";
+
+  bool meets() const { return tightness <= 1; }
+};
+
+class Ranker {
+ public:
+  Ranker(const Question& question, Resources& resources) : question_(question), resources_(resources), targets_(targets_of(question.slo)) {}
+
+  Judged judge(const Priced& priced) const {
+    Judged j{&priced, {}, 0};
+    std::optional<double> price = 0;
+    for (const models::Pool& pool : priced.pools) {
+      j.gpus += pool.gpus();
+      const auto one = resources_.system(pool.system).price_per_gpu_hour;
+      price = price && one ? std::optional(*price + *one * pool.gpus()) : std::nullopt;
+    }
+    j.prediction = prediction_of(priced.served, question_.workload, j.gpus, price);
+    for (const Target& target : targets_) {
+      const double ratio = (j.prediction.*target.figure).value / target.limit;
+      if (ratio > j.tightness) j.tightness = ratio, j.binding = target.name;
+    }
+    return j;
+  }
+
+  // Better first: fewest GPUs where that is the goal, then cost where there are prices, throughput per GPU, less tightness.
+  bool better(const Judged& a, const Judged& b) const {
+    if (question_.goal == Goal::fewest_gpus && a.gpus != b.gpus) return a.gpus < b.gpus;
+    const auto cost = [](const Judged& j) {
+      return j.prediction.cost_per_million_tokens ? j.prediction.cost_per_million_tokens->value : j.prediction.gpu_hours_per_million_tokens.value;
+    };
+    if (cost(a) != cost(b)) return cost(a) < cost(b);
+    return a.tightness < b.tightness;
+  }
+
+  Ranked ranked(const Judged& j) const {
+    Ranked out;
+    models::Plan& plan = out.plan;
+    plan.model = question_.model;
+    plan.precision = question_.precision;
+    plan.kv_precision = question_.kv_precision;
+    plan.backend = j.priced->backend;
+    plan.backend_version = resources_.times(j.priced->pools.front().system, plan.backend).version();
+    plan.mode = j.priced->mode;
+    plan.pools = j.priced->pools;
+    plan.workload = question_.workload;
+    plan.slo = question_.slo;
+    plan.prediction = j.prediction;
+    out.meets_slo = j.meets();
+    out.tightness = j.tightness;
+    out.binding = j.binding;
+    return out;
+  }
+
+  const std::vector<Target>& targets() const { return targets_; }
+
+ private:
+  const Question& question_;
+  Resources& resources_;
+  std::vector<Target> targets_;
+};
+
+// Plans that differ only in batch, budget or number of workers are one shape.
+using Shape = std::vector<int>;
+Shape shape_of(const Judged& j) {
+  Shape shape{static_cast<int>(j.priced->backend), static_cast<int>(j.priced->mode)};
+  for (const models::Pool& pool : j.priced->pools) {
+    const models::Parallelism& p = pool.parallelism;
+    shape.insert(shape.end(), {p.tp, p.pp, p.attention_dp, p.moe_tp, p.ep});
+  }
+  return shape;
+}
+
+std::vector<Ranked> best_of_each_shape(const std::vector<Judged>& sorted, const Ranker& ranker, int top) {
+  std::set<Shape> seen;
+  std::vector<Ranked> out;
+  for (const Judged& j : sorted)
+    if (static_cast<int>(out.size()) < top && seen.insert(shape_of(j)).second) out.push_back(ranker.ranked(j));
+  return out;
+}
+
+std::vector<Ranked> nearest_misses(const std::vector<Judged>& judged, const Ranker& ranker) {
+  std::vector<Ranked> out;
+  const auto add_least = [&](const auto& key) {
+    const auto least = std::min_element(judged.begin(), judged.end(), [&](const Judged& a, const Judged& b) { return key(a) < key(b); });
+    if (least != judged.end()) out.push_back(ranker.ranked(*least));
+  };
+  add_least([](const Judged& j) { return j.tightness; });
+  for (const Target& target : ranker.targets()) add_least([&](const Judged& j) { return (j.prediction.*target.figure).value; });
+  return out;
+}
+
+std::vector<Ranked> pareto_front(std::vector<Judged> judged, const Ranker& ranker) {
+  const auto user = [](const Judged& j) { return j.prediction.tokens_per_s_per_user.value; };
+  const auto gpu = [](const Judged& j) { return j.prediction.tokens_per_s_per_gpu.value; };
+  std::stable_sort(judged.begin(), judged.end(), [&](const Judged& a, const Judged& b) { return user(a) != user(b) ? user(a) > user(b) : gpu(a) > gpu(b); });
+  std::vector<Ranked> out;
+  double best = 0;
+  for (const Judged& j : judged)
+    if (gpu(j) > best) {
+      best = gpu(j);
+      out.push_back(ranker.ranked(j));
+    }
+  std::reverse(out.begin(), out.end());
+  return out;
+}
+
+void check(const Question& q, Resources& resources) {
+  const models::Architecture& a = resources.model(q.model);
+  if (q.workload.isl + q.workload.osl > a.max_context)
+    throw core::Error("--isl " + std::to_string(q.workload.isl) + " and --osl " + std::to_string(q.workload.osl) + " are more than the context of " + a.name +
+                      ", " + std::to_string(a.max_context) + " tokens");
+  if (q.goal == Goal::fewest_gpus && !q.workload.rate && !q.workload.concurrency) throw core::Error("--rate or --concurrency is needed to size a deployment");
+}
+
+}  // namespace
+
+Answer recommend(const Question& question, Resources& resources) {
+  check(question, resources);
+  const Pricing pricing = price_candidates(question, resources);
+  const Ranker ranker(question, resources);
+  std::vector<Judged> judged;
+  for (const Priced& priced : pricing.priced) judged.push_back(ranker.judge(priced));
+  Answer answer;
+  answer.counts = pricing.counts;
+  answer.pareto = pareto_front(judged, ranker);
+  std::vector<Judged> meeting;
+  std::copy_if(judged.begin(), judged.end(), std::back_inserter(meeting), [](const Judged& j) { return j.meets(); });
+  answer.counts.meeting_slo = static_cast<int64_t>(meeting.size());
+  std::stable_sort(meeting.begin(), meeting.end(), [&](const Judged& a, const Judged& b) { return ranker.better(a, b); });
+  answer.plans = best_of_each_shape(meeting, ranker, question.top);
+  if (meeting.empty()) answer.nearest = nearest_misses(judged, ranker);
+  return answer;
+}
+
+}  // namespace drydock::configurator

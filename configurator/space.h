@@ -1,0 +1,24 @@
+#pragma once
+// The parallel sizes, batches and budgets that a search tries.
+#include <cstdint>
+#include <vector>
+
+#include "models/architecture.h"
+#include "models/plan.h"
+#include "models/system.h"
+
+namespace drydock::configurator {
+
+// Every combination of powers of two for one instance of at most `gpus` GPUs, legal or not: TP inside the NVLink domain
+// (or node, without NVLink), pipeline stages and attention DP x EP beyond it; experts only for MoE models.
+std::vector<models::Parallelism> parallelisms(const models::Architecture& architecture, const models::System& system, int gpus);
+
+// 1, 2, 3, 4, 6, 8, 12 ... up to `most`, and `most`.
+std::vector<int64_t> batches(int64_t most);
+
+// Token budgets of a step worth trying when a prompt has `isl` tokens.
+std::vector<int64_t> token_budgets(const models::Workload& workload, int64_t usual);
+
+bool has_experts(const models::Architecture& architecture);
+
+}  // namespace drydock::configurator

@@ -1,0 +1,101 @@
+#pragma once
+// The deployment plan: what the search produces, the simulator replays, the generators print and the runtime executes.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/estimate.h"
+#include "models/architecture.h"
+
+namespace drydock::models {
+
+enum class Backend : uint8_t { trtllm, vllm, sglang };
+inline constexpr int kBackends = 3;
+std::string_view name(Backend backend);
+std::optional<Backend> parse_backend(std::string_view text);
+
+enum class Mode : uint8_t { agg, disagg };
+std::string_view name(Mode mode);
+
+enum class Role : uint8_t { worker, prefill, decode };  // worker: both phases
+std::string_view name(Role role);
+
+// How one engine instance is spread over GPUs. tp * attention_dp == moe_tp * ep for MoE models.
+struct Parallelism {
+  int tp = 1;            // of attention and dense layers
+  int pp = 1;            // pipeline stages
+  int attention_dp = 1;  // replicas of attention inside the instance, each with its own requests
+  int moe_tp = 1;        // of each expert
+  int ep = 1;            // ranks over which experts are spread
+
+  int gpus() const { return tp * pp * attention_dp; }
+  auto operator<=>(const Parallelism&) const = default;
+};
+
+// A pool of equal engine instances.
+struct Pool {
+  Role role = Role::worker;
+  std::string system;
+  Parallelism parallelism;
+  int replicas = 1;
+  int64_t max_batch = 0;   // sequences running at once in one instance, over all its attention-DP ranks
+  int64_t max_tokens = 0;  // tokens of one step of one attention-DP rank
+  int64_t kv_blocks = 0;   // of one attention-DP rank, kKvBlockTokens tokens each
+
+  int gpus() const { return replicas * parallelism.gpus(); }
+};
+inline constexpr int64_t kKvBlockTokens = 32;
+
+// What is asked of the deployment. Exactly one of rate and concurrency is set, or neither ("as much as it can").
+struct Workload {
+  int64_t isl = 0, osl = 0;        // tokens
+  // Lengths of requests are uniform in [shortest, longest] x nominal; equal lengths would march in step, as no users do.
+  double shortest = 0.9, longest = 1.1;
+  double prefix_hit = 0;           // share of the prompt found in the prefix cache, [0, 1)
+  std::optional<double> rate;      // requests/s, Poisson
+  std::optional<double> concurrency;  // requests in flight, closed loop
+};
+
+// Targets on the mean in this version; unset: none.
+struct Slo {
+  std::optional<double> ttft_ms, tpot_ms, request_latency_ms;
+};
+
+// What the plan is predicted to do.
+struct Prediction {
+  core::Figure ttft_ms, tpot_ms, request_latency_ms;
+  core::Figure tokens_per_s_per_gpu, tokens_per_s_per_user;  // output tokens
+  core::Figure requests_per_s;                               // of the whole plan
+  std::optional<core::Figure> cost_per_million_tokens;       // in the unit of the price
+  core::Figure gpu_hours_per_million_tokens;
+};
+
+struct Plan {
+  std::string model;      // as the user typed it
+  std::string precision;  // "fp8"
+  std::string kv_precision = "auto";
+  Backend backend = Backend::trtllm;
+  std::string backend_version;  // of the tables behind the prediction; may be empty
+  Mode mode = Mode::agg;
+  std::vector<Pool> pools;  // agg: one worker pool; disagg: prefill, decode
+  std::string router_policy = "least_outstanding_tokens";
+  Workload workload;
+  Slo slo;
+  std::optional<Prediction> prediction;
+
+  int gpus() const;
+  const Pool& pool(Role role) const;  // asserts that there is one
+};
+
+inline constexpr int kPlanVersion = 1;
+
+// JSON with `"schema": "drydock.plan"`, `"version": 1`; see docs/schema/plan.schema.json.
+std::string to_json(const Plan& plan);
+// Throws core::Error naming `origin`, the field and what would be right.
+Plan parse_plan(std::string_view json, std::string_view origin);
+Plan read_plan(const std::filesystem::path& file);
+
+}  // namespace drydock::models

@@ -1,0 +1,43 @@
+#pragma once
+// Where an op lies among the ops of its kind, and what physics alone says about its time.
+#include <array>
+#include <cstdint>
+
+#include "core/hardware.h"
+#include "core/op.h"
+
+namespace drydock::perfdb {
+
+inline constexpr int kMaxAxes = 4;
+using Coordinates = std::array<float, kMaxAxes>;  // log2 of physical extents; unused tail is zero
+using Variant = std::array<int32_t, 3>;           // what tells surfaces of one kind apart; unused tail is zero
+
+// Analytic time with stated efficiencies: launch + smooth maximum of (bytes / achieved bandwidth, FLOP / achieved
+// rate); for communication latency + bytes over the links, level by level of the network [us].
+// The surfaces hold the logarithm of measured time over this.
+double baseline_us(const core::Op& op, const core::Hardware& hardware);
+
+// Axes of the surface of `kind`; 0: the kind has none and the baseline is the answer.
+int axis_count(core::OpKind kind);
+
+// gemm              log2 m, n, k
+// batched_gemm      log2 m, heads                                               variant k, n
+// moe               log2 tokens per expert, local experts, inter                variant hidden, experts, top_k
+// prefill_attention log2 mean keys seen, batch x heads, heads per KV head, batch; variant head_dim, window
+// decode_attention  log2 context, batch x KV heads, heads per KV head, batch     variant head_dim, window
+// mla_prefill       log2 mean keys seen, batch x heads, batch                    variant qk_dim, v_dim
+// mla_decode        log2 context, batch, heads                                   variant latent, rope_dim
+// gated_delta       log2 new_tokens, batch, v_heads                              variant k_dim, v_dim, decode
+// mamba2            log2 new_tokens, batch, heads                                variant head_dim, state, decode
+// collectives       log2 bytes, gpus
+// dispatch, combine log2 tokens, ep                                             variant hidden, experts, top_k
+Coordinates coordinates(const core::Op& op);
+Variant variant(const core::Op& op);
+
+// How unlike two variants of one kind are: sum of |log2| of the ratios, a window against none counting 3.
+double variant_distance(const Variant& a, const Variant& b);
+
+// Does the group of a communication op leave the NVLink domain and the node? False for other kinds.
+bool spans_network(const core::Op& op, const core::Hardware& hardware);
+
+}  // namespace drydock::perfdb

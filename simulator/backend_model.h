@@ -1,0 +1,42 @@
+#pragma once
+// What kernel tables can't know of a serving backend: how it batches, and a few physical figures around the kernels.
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+#include <vector>
+
+#include "models/plan.h"
+
+namespace drydock::simulator {
+
+// How a step is filled. Sources: vLLM V1 scheduler (running requests first, then prompt chunks within
+// max_num_batched_tokens), SGLang scheduler (a waiting prompt runs before decode goes on), TensorRT-LLM capacity and
+// micro-batch schedulers (whole prompts beside decode within max_num_tokens).
+enum class Admission : uint8_t { mixed_chunks, prefill_first, mixed_whole };
+
+// Fields from `host_us` on are calibrated on measured serving points; docs/accuracy.md gives the method and the errors.
+// Shared by all models and GPUs of a backend.
+struct BackendModel {
+  models::Backend backend{};
+  Admission admission = Admission::mixed_chunks;
+  int64_t max_tokens = 8192;      // default token budget of a step
+  double memory_fraction = 0.9;   // of the GPU's memory that the engine may fill
+  bool reserves_output = false;   // KV for prompt and whole output is set aside at admission
+  double host_us = 0;             // per step: scheduling, launch and sampling that the GPU waits for
+  double host_us_per_sequence = 0;  // of the above, per running sequence
+  double layer_us = 0;            // per layer and step: gaps and small kernels between the priced ones
+  double prompt_us = 0;           // step time per prompt that starts in it
+  double request_ms = 0;          // TTFT outside the engine: HTTP, tokenizer, first detokenized chunk
+  double request_ms_per_concurrent = 0;  // the same, per request in flight
+  // Time of a kernel inside a running engine over its time alone in the tables.
+  double gemm = 1, attention = 1, moe = 1, communication = 1;
+  // The benchmark client behind the measured points of this backend: lengths uniform in [this, 1] x nominal.
+  double benchmark_shortest = 0.8;
+  // Half-width of the 80 % band of ln(measured / predicted) that is left when kernel times are exact.
+  double ttft_spread = 0.3, tpot_spread = 0.15;
+};
+
+// calibration.json of the data folder, one entry per backend. Throws core::Error naming file and field.
+std::vector<BackendModel> read_backend_models(const std::filesystem::path& json);
+
+}  // namespace drydock::simulator

@@ -1,0 +1,164 @@
+#include <algorithm>
+#include <cmath>
+
+#include "simulator/closed_loop.h"
+#include "simulator/engine_state.h"
+
+namespace drydock::simulator {
+namespace {
+
+// Requests a benchmark sends per slot of concurrency, as the common clients do.
+constexpr double kPromptsPerSlot = 10;
+constexpr int kFixedPointRounds = 40;  // halves the distance each: 1e-12 of the start is left
+
+double relative_spread(const StepCost& cost) { return cost.us > 0 ? cost.spread_us / cost.us : 0; }
+
+// A figure whose band joins the kernel times' with the one that is left when they are exact.
+core::Figure banded(double value, double kernel_spread, double model_spread) {
+  const double width = std::exp(std::hypot(kernel_spread, model_spread));
+  return {value, value / width, value * width};
+}
+
+core::Figure inverse(const core::Figure& f, double numerator) {
+  return {numerator / f.value, numerator / f.high, numerator / f.low};
+}
+
+}  // namespace
+
+StepTable& Engine::Impl::table_for(const Lengths& lengths) {
+  if (!table || !(table->lengths() == lengths))
+    table = std::make_unique<StepTable>(timer, parallelism.attention_dp, lengths, max_tokens);
+  return *table;
+}
+
+Lengths Engine::Impl::lengths_of(const models::Workload& workload) const {
+  const double mean = (workload.shortest + workload.longest) / 2;
+  const double prompt = static_cast<double>(workload.isl) * mean;
+  const double fresh = std::max(1.0, prompt * (1 - workload.prefix_hit));
+  return {fresh, prompt - fresh, static_cast<double>(workload.osl) * mean};
+}
+
+double Engine::Impl::fitting(double tokens) const {
+  double fit = 1e9;
+  for (size_t stage = 0; stage < kv_room.size(); ++stage) {
+    const double bytes = models::sequence_kv_bytes(architecture, precision, parallelism, static_cast<int>(stage), tokens);
+    if (bytes > 0) fit = std::min(fit, std::floor(kv_room[stage] / bytes));
+  }
+  return std::max(0.0, fit) * parallelism.attention_dp;
+}
+
+Engine::Engine(const models::Architecture& architecture, const models::Precision& precision,
+               const models::Parallelism& parallelism, const models::System& system, const perfdb::KernelTimes& times,
+               const BackendModel& backend, int64_t max_tokens)
+    : impl_(new Impl{architecture, precision, parallelism, system, backend, max_tokens,
+                     StepTimer(architecture, precision, parallelism, times, backend), {}, {}, {}, {}}) {
+  for (int stage = 0; stage < parallelism.pp; ++stage) {
+    const auto memory = models::stage_memory(architecture, precision, parallelism, stage, max_tokens);
+    impl_->kv_room.push_back(system.memory_bytes * backend.memory_fraction - memory.fixed());
+    if (memory.fixed() > impl_->fullest.fixed()) impl_->fullest = memory;
+  }
+}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+
+const models::StageMemory& Engine::memory() const { return impl_->fullest; }
+
+double Engine::kv_tokens() const {
+  double room = 1e300;
+  for (const double bytes : impl_->kv_room) room = std::min(room, bytes);
+  const double per_token = impl_->fullest.kv_per_token;
+  return room > 0 && per_token > 0 ? std::floor(room / per_token) : 0;
+}
+
+int64_t Engine::sequences_that_fit(double tokens) const { return static_cast<int64_t>(impl_->fitting(tokens)); }
+
+int64_t Engine::slots(const models::Workload& workload) const {
+  const Lengths lengths = impl_->lengths_of(workload);
+  const double held = lengths.prompt() + lengths.output * (impl_->backend.reserves_output ? 1.0 : 0.5);
+  return sequences_that_fit(held);
+}
+
+Engine::Agg Engine::aggregated(const models::Workload& workload, double concurrency, int64_t max_batch) const {
+  const std::scoped_lock lock(impl_->mutex);
+  const Lengths lengths = impl_->lengths_of(workload);
+  const BackendModel& backend = impl_->backend;
+  StepTable& table = impl_->table_for(lengths);
+  ClosedLoop loop;
+  loop.concurrency = concurrency;
+  loop.prompts = concurrency * kPromptsPerSlot;
+  loop.slots = static_cast<double>(std::max<int64_t>(1, std::min(max_batch, slots(workload))));
+  loop.shortest_output = workload.shortest * static_cast<double>(workload.osl);
+  loop.longest_output = workload.longest * static_cast<double>(workload.osl);
+  const LoopTimes times = follow(table, backend.admission, loop);
+  const double decode_spread = relative_spread(table.decode(times.running));
+  const double prefill_spread = relative_spread(table.prefill(1, times.running));
+  const double first_ms = outside_ms(concurrency) + table.prefill_latency_us(1) * 1e-3;
+  Agg out;
+  out.ttft_ms = banded(times.ttft_us * 1e-3 + first_ms, std::hypot(prefill_spread, decode_spread), backend.ttft_spread);
+  out.tpot_ms = banded(times.tpot_us * 1e-3, decode_spread, backend.tpot_spread);
+  out.requests_per_s = inverse(banded(times.latency_us * 1e-6 + first_ms * 1e-3, decode_spread, backend.tpot_spread), concurrency);
+  out.running = times.running;
+  return out;
+}
+
+// Poisson arrivals: prompts queue for the engine as M/D/1, and decode goes on in the time that they leave.
+std::optional<Engine::Agg> Engine::open_loop(const models::Workload& workload, double rate, int64_t max_batch) const {
+  const std::scoped_lock lock(impl_->mutex);
+  const Lengths lengths = impl_->lengths_of(workload);
+  const BackendModel& backend = impl_->backend;
+  StepTable& table = impl_->table_for(lengths);
+  const double most = static_cast<double>(std::min(max_batch, slots(workload)));
+  double running = 1, tpot_us = 0, busy = 0, prompt_us = 0;
+  for (int i = 0; i < kFixedPointRounds; ++i) {
+    const double decode_us = table.decode(running).us;
+    const bool beside = backend.admission != Admission::prefill_first;
+    prompt_us = table.prefill(1, beside ? running : 0).us;
+    // A mixed step gives every running sequence its token too, so it costs them only what it takes beyond a plain one.
+    busy = rate * 1e-6 * (beside ? std::max(0.0, prompt_us - decode_us) : prompt_us);
+    if (busy >= 1) return std::nullopt;
+    tpot_us = decode_us / (1 - busy);
+    running = std::max(1.0, (running + rate * 1e-6 * tpot_us * lengths.output) / 2);
+    if (running > 2 * most) return std::nullopt;
+  }
+  if (running > most) return std::nullopt;
+  const double decode_us = table.decode(running).us;
+  const double wait_us = decode_us / 2 + prompt_us * busy / (2 * (1 - busy));
+  const double first_ms = outside_ms(running) + table.prefill_latency_us(1) * 1e-3;
+  const double spread = relative_spread(table.decode(running));
+  Agg out;
+  out.ttft_ms = banded((wait_us + prompt_us) * 1e-3 + first_ms, std::hypot(spread, relative_spread(table.prefill(1, running))), backend.ttft_spread);
+  out.tpot_ms = banded(tpot_us * 1e-3, spread, backend.tpot_spread);
+  out.requests_per_s = {rate, rate, rate};
+  out.running = running;
+  return out;
+}
+
+Engine::Prefill Engine::prefill(const models::Workload& workload, int64_t batch) const {
+  const std::scoped_lock lock(impl_->mutex);
+  StepTable& table = impl_->table_for(impl_->lengths_of(workload));
+  const double prompts = static_cast<double>(batch), per_step = table.prompts_per_step();
+  const double steps = std::ceil(prompts / per_step);
+  const StepCost cost = table.prefill(prompts / steps, 0);
+  const double busy_ms = cost.us * steps * 1e-3;
+  Prefill out;
+  const double spread = relative_spread(cost);
+  out.requests_per_s = inverse(banded(busy_ms * 1e-3, spread, impl_->backend.tpot_spread), prompts);
+  out.batch_ms = banded(busy_ms + table.prefill_latency_us(prompts / steps) * 1e-3, spread, impl_->backend.tpot_spread);
+  return out;
+}
+
+double Engine::outside_ms(double in_flight) const {
+  return impl_->backend.request_ms + impl_->backend.request_ms_per_concurrent * in_flight;
+}
+
+Engine::Decode Engine::decode(const models::Workload& workload, double batch) const {
+  const std::scoped_lock lock(impl_->mutex);
+  const Lengths lengths = impl_->lengths_of(workload);
+  const StepCost cost = impl_->table_for(lengths).decode(batch);
+  Decode out;
+  out.tpot_ms = banded(cost.us * 1e-3, relative_spread(cost), impl_->backend.tpot_spread);
+  out.requests_per_s = inverse(out.tpot_ms, batch * 1e3 / std::max(1.0, lengths.output - 1));
+  return out;
+}
+
+}  // namespace drydock::simulator

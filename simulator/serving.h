@@ -1,0 +1,104 @@
+#pragma once
+// What users of a deployment would feel: the interface the search asks, whatever answers behind it.
+// In this version step tables and the closed loop's queue answer (step_table.h, closed_loop.h).
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/estimate.h"
+#include "models/lowering.h"
+#include "models/plan.h"
+#include "models/system.h"
+#include "perfdb/kernel_times.h"
+#include "simulator/step_time.h"
+
+namespace drydock::simulator {
+
+// A share of a step in one kind of op, for "where does the time go".
+struct OpShare {
+  models::Module module{};
+  core::OpKind kind{};
+  core::Dtype dtype{};
+  double us = 0;     // in a typical step of the phase
+  double share = 0;  // of that step
+  core::Provenance provenance{};
+};
+
+// One engine instance: a model on a parallelism, a system and a backend, with its limits. Built once, asked often.
+// Keeps references to the arguments' objects. Safe to ask from many threads, one at a time inside.
+class Engine {
+ public:
+  Engine(const models::Architecture& architecture, const models::Precision& precision,
+         const models::Parallelism& parallelism, const models::System& system, const perfdb::KernelTimes& times,
+         const BackendModel& backend, int64_t max_tokens);
+  ~Engine();
+  Engine(Engine&&) noexcept;
+
+  // KV tokens one attention-DP rank has room for beside weights, activations and buffers; 0: does not fit.
+  double kv_tokens() const;
+  // Sequences that hold `tokens` of KV each and fit in one instance together, over its ranks; 0: none.
+  int64_t sequences_that_fit(double tokens) const;
+  const models::StageMemory& memory() const;  // of the fullest stage
+
+  // Sequences of the workload that the backend would run at once if KV memory were the only limit.
+  int64_t slots(const models::Workload& workload) const;
+
+  // Both phases in one instance: `concurrency` requests in flight, closed loop, 10 x concurrency requests in all.
+  struct Agg {
+    core::Figure ttft_ms, tpot_ms, requests_per_s;
+    double running = 0;  // sequences in the batch on average
+  };
+  Agg aggregated(const models::Workload& workload, double concurrency, int64_t max_batch) const;
+
+  // The same under Poisson arrivals of `rate` requests/s; nullopt: more than the instance can do.
+  std::optional<Agg> open_loop(const models::Workload& workload, double rate, int64_t max_batch) const;
+
+  // Prompts only, `batch` at a time: time of one batch and the rate of an instance that is never idle.
+  struct Prefill {
+    core::Figure batch_ms, requests_per_s;
+  };
+  Prefill prefill(const models::Workload& workload, int64_t batch) const;
+
+  // Output tokens only, `batch` sequences running in the instance.
+  struct Decode {
+    core::Figure tpot_ms, requests_per_s;
+  };
+  Decode decode(const models::Workload& workload, double batch) const;
+
+  // TTFT outside the engine with so many requests in flight: HTTP, tokenizer, first detokenized chunk.
+  double outside_ms(double in_flight) const;
+
+  // Ops of a decode step (or of a prefill step) of `batch` sequences, largest first.
+  std::vector<OpShare> breakdown(const models::Workload& workload, models::Role phase, double batch) const;
+  // Share of that step's time that rests on each provenance.
+  std::array<double, core::kProvenances> provenance(const models::Workload& workload, models::Role phase, double batch) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Time to move one prompt's KV cache from a prefill to a decode instance [ms].
+core::Figure kv_transfer_ms(const models::Architecture& architecture, const models::Precision& precision,
+                            const models::Parallelism& prefill, const models::Parallelism& decode,
+                            const models::System& from, const models::System& to, double tokens);
+
+// What a whole plan does, all replicas together.
+struct Served {
+  core::Figure ttft_ms, tpot_ms, requests_per_s;
+  double in_flight = 0;  // requests, waiting or running
+};
+
+// Prefill and decode pools joined: rates matched, queueing before prefill and before decode in TTFT. The workload's
+// concurrency is over the whole plan; with neither rate nor concurrency, as many requests as decode has slots.
+// nullopt: the rate is more than a pool can do.
+std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas, int64_t prefill_batch,
+                                    const Engine& decode, int decode_replicas, int64_t decode_batch,
+                                    const core::Figure& transfer_ms, const models::Workload& workload);
+
+// An aggregated pool of `replicas` instances behind a router, at the workload's rate or concurrency; with neither, at
+// `max_batch` requests in flight per instance. nullopt: the rate is more than the pool can do.
+std::optional<Served> aggregated(const Engine& worker, int replicas, int64_t max_batch, const models::Workload& workload);
+
+}  // namespace drydock::simulator

@@ -1,0 +1,49 @@
+#pragma once
+// How long one step of an engine takes: ops x kernel times, plus what a backend adds around them.
+#include <array>
+#include <vector>
+
+#include "core/estimate.h"
+#include "models/lowering.h"
+#include "perfdb/kernel_times.h"
+#include "simulator/backend_model.h"
+
+namespace drydock::simulator {
+
+// A step of one pipeline stage, or of several in turn [us].
+struct StepCost {
+  double us = 0;
+  double spread_us = 0;  // half-width of the 80 % band from the kernel times alone
+  std::array<double, core::kProvenances> us_by_provenance{};  // kernel time by what it rests on
+
+  StepCost& operator+=(const StepCost& other);
+  StepCost& operator*=(double factor);
+};
+
+// Prices batches of one model on one parallelism. Keeps references to its arguments; safe to ask from many threads,
+// each with its own scratch.
+class StepTimer {
+ public:
+  using Scratch = std::vector<models::LayerOp>;
+
+  StepTimer(const models::Architecture& architecture, const models::Precision& precision,
+            const models::Parallelism& parallelism, const perfdb::KernelTimes& times, const BackendModel& backend);
+
+  // Step of `batch` (one attention-DP rank's) on the given stage, without the host's share.
+  StepCost stage(models::Batch batch, int stage, Scratch& scratch) const;
+
+  // Time of one op as the backend runs it; `count` launches.
+  double scale(core::OpKind kind) const;
+
+  int stages() const { return lowering_.stages(); }
+  const models::Lowering& lowering() const { return lowering_; }
+  const perfdb::KernelTimes& times() const { return *times_; }
+  const BackendModel& backend() const { return *backend_; }
+
+ private:
+  models::Lowering lowering_;
+  const perfdb::KernelTimes* times_;
+  const BackendModel* backend_;
+};
+
+}  // namespace drydock::simulator
