@@ -71,11 +71,28 @@ void print_plans(const std::vector<Ranked>& plans) {
   fmt::print("{}\n", table.text());
 }
 
-// How far over its target each figure of a plan is.
-void print_misses(const std::vector<Ranked>& nearest) {
-  fmt::print("Nothing meets the targets. Nearest: the first over all, then by each target.\n\n");
-  print_plans(nearest);
-  for (size_t i = 0; i < nearest.size(); ++i) fmt::print("  #{} misses {} by {:.0f}%\n", i + 1, nearest[i].binding, (nearest[i].tightness - 1) * 100);
+// What each of Answer::nearest is nearest to.
+std::vector<std::string> nearest_to(const models::Slo& slo) {
+  std::vector<std::string> out = {"all"};
+  if (slo.ttft_ms) out.push_back("ttft");
+  if (slo.tpot_ms) out.push_back("tpot");
+  if (slo.request_latency_ms) out.push_back("request_latency");
+  return out;
+}
+
+void print_misses(const Question& q, const Answer& a) {
+  if (a.nearest.empty()) {
+    fmt::print("Nothing can run this: of {} candidates {} are illegal, {} do not fit, {} can't keep up.\n", a.counts.enumerated, a.counts.illegal,
+               a.counts.out_of_memory, a.counts.overloaded);
+    for (const auto& [reason, n] : a.counts.reasons) fmt::print("  {} x {}\n", n, reason);
+    if (a.counts.overloaded > 0) fmt::print("More --gpus or less --rate would help.\n");
+    return;
+  }
+  fmt::print("Nothing meets the targets. The nearest plans:\n\n");
+  print_plans(a.nearest);
+  const auto names = nearest_to(q.slo);
+  for (size_t i = 0; i < a.nearest.size() && i < names.size(); ++i)
+    fmt::print("  #{} is nearest to {}; {} binds: {} x its target\n", i + 1, i == 0 ? "all targets" : names[i], a.nearest[i].binding, human(a.nearest[i].tightness));
 }
 
 // Output tokens/s/GPU over tokens/s/user of the front, as a small picture.
@@ -183,7 +200,11 @@ Json answer_json(const Question& q, const Answer& a, configurator::Resources& re
   for (const auto& [reason, n] : a.counts.reasons) reasons[reason] = n;
   const auto& c = a.counts;
   Json out = {{"question", question_json(q)}, {"plans", ranked_list(a.plans)}};
-  if (a.plans.empty()) out["nearest"] = ranked_list(a.nearest);
+  if (a.plans.empty()) {
+    const auto names = nearest_to(q.slo);
+    out["nearest"] = ranked_list(a.nearest);
+    for (size_t i = 0; i < a.nearest.size() && i < names.size(); ++i) out["nearest"][i]["nearest_to"] = names[i];
+  }
   out["pareto"] = ranked_list(a.pareto);
   if (!a.plans.empty()) out["breakdown"] = detail_json(configurator::explain(a.plans.front().plan, resources));
   out["searched"] = {{"enumerated", c.enumerated}, {"illegal", c.illegal}, {"out_of_memory", c.out_of_memory}, {"overloaded", c.overloaded},
@@ -216,7 +237,7 @@ void print_details(const std::vector<PoolDetail>& pools) {
 void print_answer(const Question& q, const Answer& a, configurator::Resources& resources, double wall_ms, const std::string& out_dir) {
   for (const std::string& warning : resources.model(q.model).warnings) fmt::print("warning: {}\n", warning);
   print_head(q, a, wall_ms);
-  if (a.plans.empty()) return print_misses(a.nearest);
+  if (a.plans.empty()) return print_misses(q, a);
   print_plans(a.plans);
   const Ranked& first = a.plans.front();
   const models::Prediction& p = *first.plan.prediction;

@@ -4,17 +4,20 @@
 #include <fmt/format.h>
 
 #include "cli/command.h"
-#include "configurator/resources.h"
 #include "core/error.h"
 #include "models/catalogue.h"
+#include "models/system.h"
 #include "perfdb/csv_exchange.h"
 #include "perfdb/database.h"
+#include "perfdb/kernel_times.h"
 
 namespace drydock::cli {
 namespace {
 
 using perfdb::Access;
 using perfdb::Database;
+
+constexpr size_t kMostRowsShown = 200;
 
 struct Options {
   std::string csv, out, from, system, backend, kind, op;
@@ -30,28 +33,41 @@ std::filesystem::path writable(const Context& context) {
   return context.database;
 }
 
+core::Json content_json(const Database::Content& c) {
+  return {{"system", c.system},   {"backend", c.backend},           {"version", c.version},
+          {"op", core::name(c.kind)}, {"measurements", c.measurements}, {"surfaces", c.surfaces},
+          {"source", c.source}};
+}
+
 void info(const Context& context) {
   const Database database = Database::open(file_of(context), Access::read);
   core::Json list = core::Json::array();
   Table table({"system", "backend", "version", "op", "measurements", "surfaces", "source"}, "llllrrl");
-  for (const auto& c : database.contents()) {
-    list.push_back({{"system", c.system}, {"backend", c.backend}, {"version", c.version}, {"op", core::name(c.kind)}, {"measurements", c.measurements}, {"surfaces", c.surfaces}, {"source", c.source}});
-    table.row({c.system, c.backend, c.version, std::string(core::name(c.kind)), std::to_string(c.measurements), std::to_string(c.surfaces), c.source});
+  for (const Database::Content& c : database.contents()) {
+    list.push_back(content_json(c));
+    table.row({c.system, c.backend, c.version, std::string(core::name(c.kind)), std::to_string(c.measurements),
+               std::to_string(c.surfaces), c.source});
   }
-  if (context.json) print_json("drydock.db.info", {{"file", file_of(context).string()}, {"schema_version", perfdb::kSchemaVersion}, {"contents", list}});
-  else fmt::print("{}: schema version {}\n{}", file_of(context).string(), perfdb::kSchemaVersion, table.text(""));
+  const std::string file = file_of(context).string();
+  if (context.json)
+    print_json("drydock.db.info", {{"file", file}, {"schema_version", perfdb::kSchemaVersion}, {"contents", list}});
+  else
+    fmt::print("{}: schema version {}\n{}", file, perfdb::kSchemaVersion, table.text(""));
 }
 
 core::Json measurement_json(const perfdb::Measurement& m) {
   const perfdb::Origin& o = m.origin;
-  return {{"op", core::key(m.op)}, {"latency_us", m.latency_us}, {"spread_us", m.spread_us}, {"samples", m.samples}, {"system", o.system}, {"backend", o.backend}, {"version", o.version},
-          {"gpu", o.gpu}, {"driver", o.driver}, {"clocks", o.clocks}, {"kernel", o.kernel}, {"date", o.date}, {"source", o.source}};
+  return {{"op", core::key(m.op)}, {"latency_us", m.latency_us}, {"spread_us", m.spread_us}, {"samples", m.samples},
+          {"system", o.system},    {"backend", o.backend},       {"version", o.version},     {"gpu", o.gpu},
+          {"driver", o.driver},    {"clocks", o.clocks},         {"kernel", o.kernel},       {"date", o.date},
+          {"source", o.source}};
 }
 
 Database::Filter filter_of(const Options& o) {
   Database::Filter filter;
   if (!o.system.empty()) filter.system = o.system;
   if (!o.backend.empty()) filter.backend = o.backend;
+  if (!o.op.empty()) filter.kind = core::parse_op_key(o.op).kind;  // rows are ordered by kind, so fewer are read
   if (o.kind.empty()) return filter;
   filter.kind = core::parse_op_kind(o.kind);
   if (!filter.kind) throw core::Error("--kind '" + o.kind.substr(0, 60) + "': want an op kind such as gemm");
@@ -63,10 +79,29 @@ std::optional<core::Json> looked_up(const Options& o, const Context& context, co
   if (o.op.empty() || o.system.empty() || o.backend.empty()) return std::nullopt;
   const perfdb::KernelTimes times(database, models::find_system(o.system).hardware, o.backend);
   const perfdb::KernelTime t = times.of(core::parse_op_key(o.op));
+  const std::string borrowed(times.borrowed_from());
   if (!context.json)
-    fmt::print("look-up: {} us, 80% band {} .. {}, {}{}\n", human(t.latency_us), human(t.low_us), human(t.high_us), core::name(t.provenance),
-               times.borrowed_from().empty() ? "" : ", borrowed from " + std::string(times.borrowed_from()));
-  return core::Json{{"latency_us", t.latency_us}, {"low_us", t.low_us}, {"high_us", t.high_us}, {"provenance", core::name(t.provenance)}, {"borrowed_from", times.borrowed_from()}};
+    fmt::print("look-up: {} us, 80% band {} .. {}, {}{}\n", human(t.latency_us), human(t.low_us), human(t.high_us),
+               core::name(t.provenance), borrowed.empty() ? "" : ", borrowed from " + borrowed);
+  return core::Json{{"latency_us", t.latency_us},
+                    {"low_us", t.low_us},
+                    {"high_us", t.high_us},
+                    {"provenance", core::name(t.provenance)},
+                    {"borrowed_from", borrowed}};
+}
+
+// The key comes last: it is the one column without a bound on its width.
+void print_rows(const std::vector<perfdb::Measurement>& rows, size_t found) {
+  if (found == 0) {
+    fmt::print("no measurements\n");
+    return;
+  }
+  Table table({"us", "system", "backend", "version", "source", "op"}, "rlllll");
+  for (const perfdb::Measurement& m : rows)
+    table.row({human(m.latency_us), m.origin.system, m.origin.backend, m.origin.version, m.origin.source,
+               core::key(m.op)});
+  fmt::print("{}", table.text(""));
+  if (found > rows.size()) fmt::print("{} more; --json and `drydock db export` give all\n", found - rows.size());
 }
 
 void query(const Options& o, const Context& context) {
@@ -74,41 +109,47 @@ void query(const Options& o, const Context& context) {
   std::optional<core::Op> op;
   if (!o.op.empty()) op = core::parse_op_key(o.op);
   core::Json list = core::Json::array();
-  Table table({"op", "us", "system", "backend", "version", "source"}, "lrllll");
+  std::vector<perfdb::Measurement> shown;
+  size_t found = 0;
   database.read(filter_of(o), [&](const perfdb::Measurement& m) {
     if (op && !(m.op == *op)) return;
+    ++found;
     if (context.json) list.push_back(measurement_json(m));
-    else table.row({core::key(m.op), human(m.latency_us), m.origin.system, m.origin.backend, m.origin.version, m.origin.source});
+    else if (shown.size() < kMostRowsShown) shown.push_back(m);
   });
   const auto lookup = looked_up(o, context, database);
-  if (!context.json) {
-    fmt::print("{}", table.text(""));
-    return;
-  }
+  if (!context.json) return print_rows(shown, found);
   core::Json out = {{"measurements", list}};
   if (lookup) out["lookup"] = *lookup;
   print_json("drydock.db.query", out);
 }
 
-void import(const Options& o, const Context& context) {
-  if (o.csv.empty()) throw core::Error("--csv is missing; it names the measurements to import");
+// Runs `change` on the database to write; one that was not there before goes away again when it throws.
+template <typename Change>
+int64_t changed_rows(const Context& context, Change change) {
   const std::filesystem::path file = writable(context);
-  const bool new_file = !std::filesystem::exists(file);
-  int64_t rows = 0;
+  const bool is_new = !std::filesystem::exists(file);
   try {
     Database database = Database::open(file, Access::create);
-    const bool shows = isatty(STDERR_FILENO);
-    rows = perfdb::import_csv(database, o.csv, [&](int64_t so_far) {
-      if (shows) fmt::print(stderr, "\r{} rows", so_far);
-    });
-    if (shows) fmt::print(stderr, "\r                    \r");
+    return change(database);
   } catch (...) {
     std::error_code status;
-    if (new_file) std::filesystem::remove(file, status);  // nothing half-written
+    if (is_new) std::filesystem::remove(file, status);
     throw;
   }
-  if (context.json) print_json("drydock.db.import", {{"rows", rows}, {"db", file.string()}});
-  else fmt::print("{} rows imported into {}\n", rows, file.string());
+}
+
+void import(const Options& o, const Context& context) {
+  if (o.csv.empty()) throw core::Error("--csv is missing; it names the measurements to import");
+  const bool shows = isatty(STDERR_FILENO);
+  const int64_t rows = changed_rows(context, [&](Database& database) {
+    return perfdb::import_csv(database, o.csv, [&](int64_t so_far) {
+      if (shows) fmt::print(stderr, "\r{} rows", so_far);
+    });
+  });
+  if (shows) fmt::print(stderr, "\r{:20}\r", "");
+  if (context.json) print_json("drydock.db.import", {{"rows", rows}, {"db", context.database}});
+  else fmt::print("{} rows imported into {}\n", rows, context.database);
 }
 
 void export_rows(const Options& o, const Context& context) {
@@ -120,7 +161,7 @@ void export_rows(const Options& o, const Context& context) {
 
 void merge(const Options& o, const Context& context) {
   if (o.from.empty()) throw core::Error("--from is missing; it names the database to add");
-  const int64_t rows = Database::open(writable(context), Access::create).merge(o.from);
+  const int64_t rows = changed_rows(context, [&](Database& database) { return database.merge(o.from); });
   if (context.json) print_json("drydock.db.merge", {{"rows", rows}, {"db", context.database}});
   else fmt::print("{} rows merged into {}\n", rows, context.database);
 }
@@ -145,9 +186,15 @@ void add_db(CLI::App& app, Context& context) {
   q->add_option("--backend", o->backend, "of this backend only");
   q->add_option("--kind", o->kind, "of this op kind only");
   q->add_option("--op", o->op, "one op, by its key");
-  add("import", "adds measurements from a CSV", "import --csv measured.csv --db perf.db", import)->add_option("--csv", o->csv, "measurements")->type_name("FILE");
-  add("export", "writes its measurements as a CSV", "export --db perf.db --out measured.csv", export_rows)->add_option("--out", o->out, "CSV to write")->type_name("FILE");
-  add("merge", "adds another database", "merge --db perf.db --from other.db", merge)->add_option("--from", o->from, "database to add")->type_name("FILE");
+  add("import", "adds measurements from a CSV", "import --csv measured.csv --db perf.db", import)
+      ->add_option("--csv", o->csv, "measurements")
+      ->type_name("FILE");
+  add("export", "writes its measurements as a CSV", "export --db perf.db --out measured.csv", export_rows)
+      ->add_option("--out", o->out, "CSV to write")
+      ->type_name("FILE");
+  add("merge", "adds another database", "merge --db perf.db --from other.db", merge)
+      ->add_option("--from", o->from, "database to add")
+      ->type_name("FILE");
 }
 
 }  // namespace drydock::cli

@@ -19,7 +19,7 @@ struct Options {
   std::string plan, points, out, isl, osl, concurrency, rate, prefix_hit;
 };
 
-constexpr int64_t kMostTokens = 10'000'000;
+constexpr int64_t kMostTokens = 10'000'000, kMostInFlight = 10'000'000;
 constexpr double kMostRate = 1e7;
 
 // The plan's own workload, with what was given in its place.
@@ -30,9 +30,16 @@ models::Plan asked(const Options& o) {
   if (!o.osl.empty()) w.osl = parse_count(o.osl, "--osl", kMostTokens);
   if (!o.prefix_hit.empty()) w.prefix_hit = o.prefix_hit == "0" ? 0 : parse_positive(o.prefix_hit, "--prefix-hit", 0.999999);
   if (!o.concurrency.empty() && !o.rate.empty()) throw core::Error("--rate and --concurrency: give one of them");
-  if (!o.concurrency.empty()) w.concurrency = parse_positive(o.concurrency, "--concurrency", kMostRate), w.rate.reset();
+  if (!o.concurrency.empty()) w.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight)), w.rate.reset();
   if (!o.rate.empty()) w.rate = parse_positive(o.rate, "--rate", kMostRate), w.concurrency.reset();
   return plan;
+}
+
+void check_context(const models::Plan& plan, configurator::Resources& resources) {
+  const models::Architecture& a = resources.model(plan.model);
+  const models::Workload& w = plan.workload;
+  if (w.isl + w.osl > a.max_context)
+    throw core::Error(fmt::format("--isl {} and --osl {} are more than the context of {}, {} tokens", w.isl, w.osl, a.name, a.max_context));
 }
 
 void print_prediction(const models::Plan& plan) {
@@ -56,8 +63,9 @@ void print_prediction(const models::Plan& plan) {
 void estimate_plan(const Options& o, Context& context) {
   configurator::Resources resources(context.database, context.calibration);
   models::Plan plan = asked(o);
+  check_context(plan, resources);
   plan.prediction = configurator::predict(plan, resources);
-  if (!plan.prediction) throw core::Error("--rate " + o.rate + ": is more than the plan can serve");
+  if (!plan.prediction) throw core::Error(fmt::format("--rate {}: is more than the plan can serve", plan.workload.rate.value_or(0)));
   const auto details = configurator::explain(plan, resources);
   if (!context.json) {
     print_prediction(plan);

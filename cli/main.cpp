@@ -13,18 +13,23 @@ namespace {
 
 using namespace drydock;
 
+// Control characters of an argument would break the one line.
+std::string printable(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 32 || c == 127) c = '?';
+  return text;
+}
+
 // CLI11's words in one line; an unknown flag or command gets the nearest known one.
 std::string one_line(const CLI::App& app, const CLI::ParseError& error) {
-  std::string what = error.what();
-  for (char& c : what)
-    if (c == '\n' || c == '\r') c = ' ';
-  what.erase(what.find_last_not_of(' ') + 1);
-  const auto* extras = dynamic_cast<const CLI::ExtrasError*>(&error);
-  if (!extras) return what;
+  const std::string what = printable(error.what());
   const CLI::App* at = &app;
   while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
   const auto rest = at->remaining();
-  const std::string first = rest.empty() ? what : rest.front();
+  // A mistyped command is reported as a missing one, with the word among the rest.
+  const bool unknown = dynamic_cast<const CLI::ExtrasError*>(&error) || dynamic_cast<const CLI::RequiredError*>(&error);
+  if (!unknown || rest.empty()) return what;
+  const std::string first = printable(rest.front());
   std::vector<std::string> known;
   if (first.starts_with("-")) {
     for (const CLI::Option* option : at->get_options()) known.push_back("--" + (option->get_lnames().empty() ? "" : option->get_lnames().front()));
@@ -64,7 +69,10 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    const int code = run(argc, argv);
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+    fmt::print(stderr, "drydock: standard output can't be written\n");
+    return cli::kBadInput;
   } catch (const core::Error& error) {
     fmt::print(stderr, "drydock: {}\n", error.what());
     return cli::kBadInput;

@@ -12,7 +12,7 @@
 namespace drydock::cli {
 namespace {
 
-constexpr int64_t kMostTokens = 10'000'000, kMostGpus = 16384, kMostTop = 1000;
+constexpr int64_t kMostTokens = 10'000'000, kMostGpus = 16384, kMostTop = 1000, kMostInFlight = 10'000'000;
 constexpr double kMostRate = 1e7, kMostPrice = 1e5;
 
 core::Error missing(const char* flag) { return core::Error(std::string(flag) + " is missing; `drydock recommend --help` shows an example"); }
@@ -47,6 +47,8 @@ std::optional<double> optional_ms(const std::string& text, const char* flag) {
 
 void write_answer(const std::filesystem::path& dir, const configurator::Answer& answer) {
   for (size_t i = 0; i < answer.plans.size(); ++i) core::write_file(dir / "plans" / (std::to_string(i + 1) + ".json"), models::to_json(answer.plans[i].plan));
+  std::error_code status;  // a longer list of an earlier answer would pass for part of this one
+  for (size_t i = answer.plans.size() + 1; std::filesystem::remove(dir / "plans" / (std::to_string(i) + ".json"), status);) ++i;
   core::write_file(dir / "pareto.csv", pareto_csv(answer.pareto));
   core::write_file(dir / "runtime.json", generators::runtime_config(answer.plans.front().plan));
   core::write_file(dir / "plan.json", models::to_json(answer.plans.front().plan));
@@ -91,7 +93,7 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
   q.workload.osl = needed_count(o.osl, "--osl", kMostTokens);
   q.workload.prefix_hit = parse_share(o.prefix_hit, "--prefix-hit");
   if (!o.rate.empty()) q.workload.rate = parse_positive(o.rate, "--rate", kMostRate);
-  if (!o.concurrency.empty()) q.workload.concurrency = parse_positive(o.concurrency, "--concurrency", kMostRate);
+  if (!o.concurrency.empty()) q.workload.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight));
   if (q.workload.rate && q.workload.concurrency) throw core::Error("--rate and --concurrency: give one of them");
   q.slo = {optional_ms(o.ttft, "--ttft"), optional_ms(o.tpot, "--tpot"), optional_ms(o.request_latency, "--request-latency")};
   q.backend = choice<std::optional<Backend>>(o.backend, "--backend", {{"auto", std::nullopt}, {"trtllm", Backend::trtllm}, {"vllm", Backend::vllm}, {"sglang", Backend::sglang}});

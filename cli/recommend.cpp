@@ -32,7 +32,7 @@ void add_size(CLI::App& app, Context& context) {
   add(app, context, "size", "the fewest GPUs that serve a rate or a concurrency",
       "Example:\n  drydock size --model Qwen/Qwen3-32B --precision fp8 --system h200_sxm --backend trtllm \\\n"
       "    --isl 4000 --osl 1000 --ttft 1s --tpot 20 --rate 20",
-      "64", configurator::Goal::fewest_gpus);
+      "256", configurator::Goal::fewest_gpus);
 }
 
 }  // namespace drydock::cli

@@ -1,10 +1,12 @@
 #include "configurator/candidates.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 
 #include "configurator/parallel.h"
+#include "configurator/predict.h"
 #include "configurator/space.h"
 
 namespace drydock::configurator {
@@ -23,6 +25,7 @@ struct Task {
   models::Backend backend;
   Role role;
   const models::System* system;
+  const std::string* system_name;  // as the question has it: a name or a file
   Parallelism parallelism;
   int64_t max_tokens;
 };
@@ -70,7 +73,10 @@ class Pricer {
  public:
   Pricer(const Question& question, Resources& resources)
       : question_(question), resources_(resources), architecture_(resources.model(question.model)),
-        precision_(models::choose_precision(architecture_, question.precision, question.kv_precision)) {}
+        hardware_(resources.system(question.system).hardware) {
+    for (const models::Backend backend : backends())
+      precisions_[static_cast<size_t>(backend)] = deployed_precision(architecture_, question.precision, question.kv_precision, backend, hardware_);
+  }
 
   Pricing run() {
     make_tasks();
@@ -92,6 +98,8 @@ class Pricer {
     return {models::Backend::trtllm, models::Backend::vllm, models::Backend::sglang};
   }
 
+  const models::Precision& precision(models::Backend backend) const { return precisions_[static_cast<size_t>(backend)]; }
+
   const std::string& decode_system() const { return question_.decode_system.empty() ? question_.system : question_.decode_system; }
 
   void make_tasks() {
@@ -109,18 +117,18 @@ class Pricer {
     resources_.times(system_name, backend);  // loaded here, so that threads only read
     const int64_t usual = resources_.backend(backend).max_tokens;
     for (const Parallelism& p : parallelisms(architecture_, system, gpus)) {
-      if (const auto reason = models::why_illegal(architecture_, precision_, p)) {
+      if (const auto reason = models::why_illegal(architecture_, precision(backend), p)) {
         drop(rejected_, rejected_.illegal, *reason);
         continue;
       }
       const auto budgets = role == Role::decode ? std::vector<int64_t>{usual} : token_budgets(question_.workload, usual);
-      for (const int64_t budget : budgets) tasks_.push_back({backend, role, &system, p, budget});
+      for (const int64_t budget : budgets) tasks_.push_back({backend, role, &system, &system_name, p, budget});
     }
   }
 
   void price(const Task& task, Outcome& out) {
-    auto engine = std::make_shared<Engine>(architecture_, precision_, task.parallelism, *task.system,
-                                           resources_.times(task.system->name(), task.backend), resources_.backend(task.backend), task.max_tokens);
+    auto engine = std::make_shared<Engine>(architecture_, precision(task.backend), task.parallelism, *task.system,
+                                           resources_.times(*task.system_name, task.backend), resources_.backend(task.backend), task.max_tokens);
     const int64_t slots = engine->slots(question_.workload);
     if (slots < 1) return drop(out.counts, out.counts.out_of_memory, "weights and buffers leave no room for the KV cache of one request");
     const int64_t most = std::min(slots, kMostBatchPerRank * task.parallelism.attention_dp);
@@ -132,7 +140,7 @@ class Pricer {
   }
 
   Pool pool_of(const Task& task, const Engine& engine, int replicas, int64_t batch) const {
-    return {task.role, task.system->name(), task.parallelism, replicas, batch, task.max_tokens,
+    return {task.role, *task.system_name, task.parallelism, replicas, batch, task.max_tokens,
             static_cast<int64_t>(engine.kv_tokens()) / models::kKvBlockTokens};
   }
 
@@ -249,7 +257,7 @@ class Pricer {
   }
 
   void pair(const Point& p, const Point& d, Outcome& out) const {
-    const core::Figure transfer = simulator::kv_transfer_ms(architecture_, precision_, p.task->parallelism, d.task->parallelism,
+    const core::Figure transfer = simulator::kv_transfer_ms(architecture_, precision(p.task->backend), p.task->parallelism, d.task->parallelism,
                                                             *p.task->system, *d.task->system, static_cast<double>(question_.workload.isl));
     for (const auto& [prefill, decode] : matched(p, d)) {
       ++out.counts.enumerated;
@@ -268,7 +276,8 @@ class Pricer {
   const Question& question_;
   Resources& resources_;
   const models::Architecture& architecture_;
-  models::Precision precision_;
+  const core::Hardware& hardware_;
+  std::array<models::Precision, models::kBackends> precisions_;
   std::vector<Task> tasks_;
   Counts rejected_;
 };

@@ -37,6 +37,10 @@ class Row {
     const auto at = csv_.find(column);
     return at ? csv_.integer(row_, *at, least, most).value_or(otherwise) : otherwise;
   }
+  double number(std::string_view column, double otherwise, double least, double most) const {
+    const auto at = csv_.find(column);
+    return at ? csv_.number(row_, *at, least, most).value_or(otherwise) : otherwise;
+  }
   core::Error error(std::string_view column, const std::string& what) const {
     return core::Error(csv_.origin() + ": line " + std::to_string(csv_.line(row_)) + ": column '" + std::string(column) + "' " + what);
   }
@@ -94,8 +98,8 @@ models::Pool pool_of(const Row& row, Role role, const std::string& side, int64_t
   pool.system = system;
   pool.parallelism = instance.parallelism;
   pool.replicas = instance.replicas * static_cast<int>(std::max<int64_t>(1, row.integer(side + "num_workers", 1, 0, kMostWays)));
-  pool.max_batch = batch;
-  pool.max_tokens = backend.max_tokens;
+  pool.max_batch = batch * instance.parallelism.attention_dp;  // batch sizes are those of one attention-DP rank
+  pool.max_tokens = row.integer("max_num_tokens", backend.max_tokens, 1, kMostTokens);
   return pool;
 }
 
@@ -103,6 +107,21 @@ std::string precision_of(const Row& row) {
   if (row.text("gemm_quant_mode") == "fp8_block") return "fp8_block";
   const std::string precision = row.text("precision");
   return precision.empty() ? "auto" : precision;
+}
+
+// How the client that measured the row drew its lengths, which the columns don't say. The InferenceX benchmark (its three
+// pairs of lengths) draws them from [0.8, 1] of the nominal ones; the others keep them equal, which an engine that stops
+// decode for prompts (SGLang) answers in step, while in the others requests drift apart by some 5 %. InferenceX's
+// TensorRT-LLM recipe streams dense models at 1024/1024 on fewer than 8 GPUs in chunks of 20 tokens.
+void set_client(models::Plan& plan, const models::Architecture& architecture, const Row& row) {
+  models::Workload& w = plan.workload;
+  const bool balanced_lengths = w.isl == 1024 && w.osl == 1024;
+  const bool inference_x = balanced_lengths || (w.isl == 1024 && w.osl == 8192) || (w.isl == 8192 && w.osl == 1024);
+  const bool in_step = plan.backend == models::Backend::sglang;
+  w.shortest = 1 - row.number("length_spread", inference_x ? 0.2 : in_step ? 0 : 0.05, 0, 0.95);
+  w.longest = 1;
+  const bool chunks = plan.backend == models::Backend::trtllm && balanced_lengths && !has_experts(architecture) && row.integer("tp_size", 1, 0, kMostWays) < 8;
+  w.stream_interval = row.integer("stream_interval", chunks ? 20 : 1, 1, 1 << 20);
 }
 
 std::string provenance_of(const models::Plan& plan, Resources& resources) {
@@ -124,16 +143,6 @@ std::string shortest(double value) {
 
 }  // namespace
 
-std::string usual_kv_precision(models::Backend backend, const core::Hardware& hardware, const models::Precision& precision) {
-  using core::Dtype;
-  const bool quantized = precision.gemm != Dtype::bf16 || precision.moe != Dtype::bf16;
-  if (precision.kv == Dtype::fp8) return "fp8";
-  if (!quantized) return "bf16";
-  // TensorRT-LLM takes the KV format of ModelOpt checkpoints, which is fp8; vLLM's recipes for Blackwell ask for it.
-  if (backend == models::Backend::trtllm && precision.gemm != Dtype::fp8_block) return "fp8";
-  return backend == models::Backend::vllm && hardware.architecture == "blackwell" ? "fp8" : "bf16";
-}
-
 models::Plan plan_of(const Csv& points, size_t index, Resources& resources) {
   const Row row(points, index);
   models::Plan plan;
@@ -146,14 +155,13 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources) {
   const std::string system = row.need("system");
   const simulator::BackendModel& model = resources.backend(plan.backend);
   const models::Architecture& architecture = resources.model(plan.model);
-  models::Precision precision = models::choose_precision(architecture, plan.precision);
-  plan.kv_precision = usual_kv_precision(plan.backend, resources.system(system).hardware, precision);
+  const models::Precision precision = models::choose_precision(architecture, plan.precision);
+  resources.system(system);  // throws here when it is not known
   plan.workload.isl = row.integer("isl", 0, 1, kMostTokens);
   plan.workload.osl = row.integer("osl", 0, 1, kMostTokens);
   if (plan.workload.isl == 0) throw row.error("isl", "is empty");
   if (plan.workload.osl == 0) throw row.error("osl", "is empty");
-  plan.workload.shortest = model.benchmark_shortest;
-  plan.workload.longest = 1;
+  set_client(plan, architecture, row);
   const std::string mode = row.need("mode");
   const int64_t concurrency = row.integer("concurrency", 0, 0, kMostTokens);
   if (mode == "agg") {
@@ -162,6 +170,9 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources) {
     const int64_t in_flight = concurrency > 0 ? concurrency : row.integer("batch_size", 0, 0, kMostTokens);
     if (in_flight == 0) throw row.error("concurrency", "is empty, and so is batch_size");
     plan.workload.concurrency = static_cast<double>(in_flight);
+    // A concurrency of several times the batch of an instance is that of as many instances.
+    const int64_t batch = row.integer("batch_size", 0, 0, kMostTokens) * std::max<int64_t>(1, row.integer("attention_dp_size", 1, 0, kMostWays));
+    if (batch > 0) plan.pools.front().replicas *= static_cast<int>(std::clamp<int64_t>(std::llround(static_cast<double>(in_flight) / static_cast<double>(batch)), 1, kMostWays));
   } else if (mode == "disagg") {
     plan.mode = models::Mode::disagg;
     const auto batch = [&](const char* column) { return std::max<int64_t>(1, row.integer(column, 1, 0, kMostTokens)); };

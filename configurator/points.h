@@ -15,6 +15,8 @@ namespace drydock::configurator {
 // and tp_size, pp_size, attention_dp_size, moe_tp_size, moe_ep_size of an aggregated instance, or these with prefill_ and
 // decode_ before them, beside prefill_batch_size and prefill_num_workers (decode_ likewise). Parallel sizes that no engine
 // can run are read as what their writer must have meant: see `reconcile` in points.cpp.
+// Optional columns: stream_interval (tokens the server gathers before it sends them), length_spread (the client draws
+// lengths from [1 - spread, 1] of the nominal ones), max_num_tokens (token budget of a step).
 // Throws core::Error naming line and column.
 models::Plan plan_of(const core::Csv& points, size_t row, Resources& resources);
 
@@ -50,8 +52,5 @@ struct Validation {
 };
 // Needs columns ttft_ms and tpot_ms.
 Validation validate(const core::Csv& points, const std::vector<PointPrediction>& predictions);
-
-// KV format an engine uses when it is told nothing: what its checkpoints and launch recipes ask for.
-std::string usual_kv_precision(models::Backend backend, const core::Hardware& hardware, const models::Precision& precision);
 
 }  // namespace drydock::configurator

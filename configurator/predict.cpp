@@ -24,7 +24,17 @@ struct Setup {
 
 Setup setup_of(const models::Plan& plan, Resources& resources) {
   const models::Architecture& architecture = resources.model(plan.model);
-  return {architecture, models::choose_precision(architecture, plan.precision, plan.kv_precision)};
+  const core::Hardware& hardware = resources.system(plan.pools.front().system).hardware;
+  return {architecture, deployed_precision(architecture, plan.precision, plan.kv_precision, plan.backend, hardware)};
+}
+
+// TensorRT-LLM takes the KV format of ModelOpt checkpoints, which is fp8; vLLM's recipes for Blackwell ask for it.
+bool keeps_kv_in_fp8(models::Backend backend, const core::Hardware& hardware, const models::Precision& precision) {
+  using core::Dtype;
+  if (precision.kv == Dtype::fp8) return true;
+  if (precision.gemm == Dtype::bf16 && precision.moe == Dtype::bf16) return false;
+  if (backend == models::Backend::trtllm) return precision.gemm != Dtype::fp8_block;
+  return backend == models::Backend::vllm && hardware.architecture == "blackwell";
 }
 
 simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Setup& setup, Resources& resources) {
@@ -51,6 +61,13 @@ PoolDetail detail(const models::Plan& plan, const Pool& pool, const simulator::E
 }
 
 }  // namespace
+
+models::Precision deployed_precision(const models::Architecture& architecture, const std::string& precision, const std::string& kv_precision,
+                                     models::Backend backend, const core::Hardware& hardware) {
+  models::Precision out = models::choose_precision(architecture, precision, kv_precision);
+  if (kv_precision == "auto" && keeps_kv_in_fp8(backend, hardware, out)) out.kv = core::Dtype::fp8;
+  return out;
+}
 
 models::Prediction prediction_of(const simulator::Served& served, const models::Workload& workload, int gpus, std::optional<double> price) {
   models::Prediction p;

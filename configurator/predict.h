@@ -23,6 +23,10 @@ struct PoolDetail {
   std::string kernel_version, borrowed_from;
 };
 
+// The formats a backend runs with on a system. KV "auto" is what its checkpoints and launch recipes ask for.
+models::Precision deployed_precision(const models::Architecture& architecture, const std::string& precision, const std::string& kv_precision,
+                                     models::Backend backend, const core::Hardware& hardware);
+
 // What the engines of a plan would do under its workload. nullopt: the rate is more than the plan can serve.
 // Throws core::Error when the model, a system or the parallelism is not possible.
 std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources);

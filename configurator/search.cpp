@@ -73,8 +73,9 @@ class Ranker {
     models::Plan& plan = out.plan;
     plan.model = question_.model;
     plan.precision = question_.precision;
-    plan.kv_precision = question_.kv_precision;
     plan.backend = j.priced->backend;
+    const core::Hardware& hardware = resources_.system(question_.system).hardware;
+    plan.kv_precision = core::name(deployed_precision(resources_.model(question_.model), question_.precision, question_.kv_precision, plan.backend, hardware).kv);
     plan.backend_version = resources_.times(j.priced->pools.front().system, plan.backend).version();
     plan.mode = j.priced->mode;
     plan.pools = j.priced->pools;

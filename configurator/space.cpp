@@ -23,10 +23,7 @@ std::vector<models::Parallelism> parallelisms(const models::Architecture& archit
 
 std::vector<int64_t> batches(int64_t most) {
   std::vector<int64_t> out;
-  for (int64_t base = 1; base < most; base *= 2) {
-    out.push_back(base);
-    if (base >= 2 && base + base / 2 < most) out.push_back(base + base / 2);
-  }
+  for (int64_t batch = 1; batch < most; batch += std::max<int64_t>(1, (batch + 3) / 5)) out.push_back(batch);
   if (most > 0) out.push_back(most);
   return out;
 }

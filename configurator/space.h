@@ -13,7 +13,7 @@ namespace drydock::configurator {
 // (or node, without NVLink), pipeline stages and attention DP x EP beyond it; experts only for MoE models.
 std::vector<models::Parallelism> parallelisms(const models::Architecture& architecture, const models::System& system, int gpus);
 
-// 1, 2, 3, 4, 6, 8, 12 ... up to `most`, and `most`.
+// 1, 2, 3, 4, 5, 6, 7, 9, 11 ... in steps of about a fifth up to `most`, and `most`.
 std::vector<int64_t> batches(int64_t most);
 
 // Token budgets of a step worth trying when a prompt has `isl` tokens.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -85,10 +86,10 @@ void check_header(const std::vector<std::string>& columns, std::string_view orig
       throw Error(std::string(origin) + ": line 1: column '" + columns[i].substr(0, 80) + "' is there twice");
 }
 
-std::string shortest(double value) {
+std::string bound_text(double value) {
   char text[32];
-  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
-  return {text, end};
+  std::snprintf(text, sizeof text, "%.12g", value);
+  return text;
 }
 
 }  // namespace
@@ -142,9 +143,9 @@ std::optional<double> Csv::number(size_t row, size_t column, double least, doubl
   if (text.empty()) return std::nullopt;
   double value = 0;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (status != std::errc{} || end != text.data() + text.size() || !(value >= least && value <= most))
+  if (status != std::errc{} || end != text.data() + text.size() || !std::isfinite(value) || !(value >= least && value <= most))
     throw Error(origin_ + ": line " + std::to_string(line(row)) + ": column '" + columns_[column] + "': want a number from " +
-                shortest(least) + " to " + shortest(most) + ", found '" + text.substr(0, 40) + "'");
+                bound_text(least) + " to " + bound_text(most) + ", found '" + text.substr(0, 40) + "'");
   return value;
 }
 

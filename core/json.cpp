@@ -13,7 +13,7 @@ namespace {
 // Builds the document while it checks what nlohmann's own parser lets pass: depth and repeated keys.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  explicit Builder(std::string origin) : origin_(std::move(origin)) {}
+  Builder(std::string_view text, std::string_view origin) : text_(text), origin_(origin) {}
 
   Json take() { return std::move(root_); }
 
@@ -40,7 +40,8 @@ class Builder : public nlohmann::json_sax<Json> {
   bool parse_error(size_t position, const std::string& token, const nlohmann::detail::exception&) override {
     std::string shown = token.substr(0, 40);
     std::replace_if(shown.begin(), shown.end(), [](unsigned char c) { return c < 32 || c > 126; }, '?');
-    throw Error(origin_ + ": not JSON at byte " + std::to_string(position) + " near '" + shown + "'");
+    const auto end = text_.begin() + static_cast<long>(std::min(position, text_.size()));
+    throw Error(origin_ + ": line " + std::to_string(1 + std::count(text_.begin(), end, '\n')) + ": not JSON near '" + shown + "'");
   }
 
  private:
@@ -70,6 +71,7 @@ class Builder : public nlohmann::json_sax<Json> {
     return add(std::move(value));
   }
 
+  std::string_view text_;
   std::string origin_;
   Json root_;
   std::vector<Level> levels_;
@@ -90,7 +92,7 @@ bool has_control(std::string_view text) {
 Json parse_json(std::string_view text, std::string_view origin) {
   if (text.size() > kMaxJsonBytes)
     throw Error(std::string(origin) + ": " + std::to_string(text.size()) + " bytes of JSON; at most " + std::to_string(kMaxJsonBytes));
-  Builder builder{std::string(origin)};
+  Builder builder(text, origin);
   Json::sax_parse(text, &builder);
   return builder.take();
 }

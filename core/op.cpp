@@ -38,6 +38,11 @@ constexpr std::array<KindInfo, kOpKinds> kKinds = {{
     {"moe_combine", 5, {"tokens", "hidden", "top_k", "experts", "ep"}},
 }};
 
+// Group sizes and the like divide; these extents may be nothing.
+bool may_be_zero(std::string_view dim) {
+  return dim == "cached_tokens" || dim == "window" || dim == "read_bytes" || dim == "written_bytes" || dim == "bytes";
+}
+
 const KindInfo& info(OpKind kind) { return kKinds[static_cast<size_t>(kind)]; }
 
 // Query-key pairs of one causal sequence whose `fresh` tokens follow `cached` ones; each sees at most `window` (0: all).
@@ -170,7 +175,7 @@ Op parse_op_key(std::string_view text) {
   const std::string_view first = cut(dtypes, '+');
   const auto dtype = parse_dtype(first);
   const auto kv_dtype = dtypes.empty() ? dtype : parse_dtype(dtypes);
-  if (!dtype || !kv_dtype) throw fail(first, "a dtype such as fp8");
+  if (!dtype || !kv_dtype) throw fail(dtype ? dtypes : first, "a dtype such as fp8");
   Op op{*kind, *dtype, *kv_dtype, {}};
   const auto names = dimension_names(*kind);
   for (size_t i = 0; i < names.size(); ++i) {
@@ -178,8 +183,9 @@ Op parse_op_key(std::string_view text) {
     const std::string_view extent_name = cut(value, '=');
     if (extent_name != names[i]) throw fail(extent_name, "'" + std::string(names[i]) + "=...'");
     const auto [end, status] = std::from_chars(value.data(), value.data() + value.size(), op.shape[i]);
-    if (status != std::errc{} || end != value.data() + value.size() || op.shape[i] < 0)
-      throw fail(value, "a whole number >= 0");
+    const int64_t least = may_be_zero(names[i]) ? 0 : 1;
+    if (status != std::errc{} || end != value.data() + value.size() || op.shape[i] < least)
+      throw fail(value, "a whole number >= " + std::to_string(least));
   }
   if (!rest.empty()) throw fail(rest, "expected after the last extent");
   return op;

@@ -10,18 +10,23 @@ double attention_parameters(const Attention& a, double hidden) {
     case AttentionKind::mla:
     case AttentionKind::sparse_mla: {
       const double q_in = a.q_lora_rank > 0 ? d(a.q_lora_rank) : hidden;
-      double n = hidden * d(a.q_lora_rank + a.kv_lora_rank + a.rope_dim) + d(a.q_lora_rank + a.kv_lora_rank);  // down, norms
-      n += d(a.heads) * (d(a.nope_dim + a.rope_dim) * q_in + d(a.nope_dim + a.v_dim) * d(a.kv_lora_rank) + d(a.v_dim) * hidden);
-      if (a.kind == AttentionKind::sparse_mla) n += d(a.index_heads * a.index_dim) * q_in + hidden * d(a.index_dim + a.index_heads);
+      double n =
+          hidden * d(a.q_lora_rank + a.kv_lora_rank + a.rope_dim) + d(a.q_lora_rank + a.kv_lora_rank);  // down, norms
+      n += d(a.heads) *
+           (d(a.nope_dim + a.rope_dim) * q_in + d(a.nope_dim + a.v_dim) * d(a.kv_lora_rank) + d(a.v_dim) * hidden);
+      if (a.kind == AttentionKind::sparse_mla)
+        n += d(a.index_heads * a.index_dim) * q_in + hidden * d(a.index_dim + a.index_heads);
       return n;
     }
     case AttentionKind::gated_delta: {
       const double k = d(a.k_heads * a.k_dim), v = d(a.v_heads * a.v_dim_linear);
-      return hidden * (2 * k + 2 * v + 2 * d(a.v_heads)) + v * hidden + d(a.conv) * (2 * k + v) + 2 * d(a.v_heads) + d(a.v_dim_linear);
+      return hidden * (2 * k + 2 * v + 2 * d(a.v_heads)) + v * hidden + d(a.conv) * (2 * k + v) + 2 * d(a.v_heads) +
+             d(a.v_dim_linear);
     }
     case AttentionKind::mamba2: {
       const double inner = d(a.v_heads * a.v_dim_linear), bc = 2 * d(a.groups * a.state);
-      return hidden * (2 * inner + bc + d(a.v_heads)) + inner * hidden + (d(a.conv) + 1) * (inner + bc) + 3 * d(a.v_heads) + inner;
+      return hidden * (2 * inner + bc + d(a.v_heads)) + inner * hidden + (d(a.conv) + 1) * (inner + bc) +
+             3 * d(a.v_heads) + inner;
     }
     default: {
       const double q = d(a.heads * a.head_dim), kv = d(a.kv_heads * a.head_dim);

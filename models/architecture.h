@@ -19,8 +19,8 @@ struct Attention {
   int64_t window = 0;               // tokens seen by sliding, chunk length of chunked
   bool sinks = false;               // one learned logit per head
   bool qk_norm = false;
-  bool bias = false;                // on the q, k, v and output projections
-  bool output_gate = false;         // q projection twice as wide, gate on the output (Qwen3.5)
+  bool bias = false;         // on the q, k, v and output projections
+  bool output_gate = false;  // q projection twice as wide, gate on the output (Qwen3.5)
   // MLA (DeepSeek-V2 report, section 2.1): ranks of the compressed query and KV, head dims without and with RoPE.
   int64_t q_lora_rank = 0, kv_lora_rank = 0, nope_dim = 0, rope_dim = 0, v_dim = 0;
   // Sparse MLA (DeepSeek-V3.2 report): the indexer's heads, its head dim and how many tokens it selects.
@@ -53,11 +53,11 @@ struct LayerKind {
 
 // Formats a model runs with. Routers, norms, embeddings and the output head stay in bf16.
 struct Precision {
-  core::Dtype gemm = core::Dtype::bf16;       // weights of attention projections and dense FFNs
+  core::Dtype gemm = core::Dtype::bf16;            // weights of attention projections and dense FFNs
   core::Dtype attention_gemm = core::Dtype::bf16;  // of attention projections where they differ (NVFP4 checkpoints)
-  core::Dtype moe = core::Dtype::bf16;        // weights of routed experts
-  core::Dtype kv = core::Dtype::bf16;         // KV cache
-  core::Dtype attention = core::Dtype::bf16;  // arithmetic of prefill attention
+  core::Dtype moe = core::Dtype::bf16;             // weights of routed experts
+  core::Dtype kv = core::Dtype::bf16;              // KV cache
+  core::Dtype attention = core::Dtype::bf16;       // arithmetic of prefill attention
 
   bool operator==(const Precision&) const = default;
 };
@@ -67,17 +67,17 @@ struct Architecture {
   std::string model_type;  // of config.json
   int64_t hidden = 0, vocab = 0, max_context = 0;
   bool tied_embeddings = false;
-  std::vector<LayerKind> kinds;      // distinct kinds of layer
-  std::vector<uint8_t> layer_kinds;  // per layer, index into `kinds`
-  int64_t mtp_layers = 0;            // multi-token-prediction modules, each a layer of the last kind + a 2h x h GEMM
-  Precision precision;               // as published
-  std::vector<std::string> warnings; // one line each, what was assumed while reading
+  std::vector<LayerKind> kinds;       // distinct kinds of layer
+  std::vector<uint8_t> layer_kinds;   // per layer, index into `kinds`
+  int64_t mtp_layers = 0;             // multi-token-prediction modules, each a layer of the last kind + a 2h x h GEMM
+  Precision precision;                // as published
+  std::vector<std::string> warnings;  // one line each, what was assumed while reading
 
   int64_t layers() const { return static_cast<int64_t>(layer_kinds.size()); }
 };
 
-// Parameters of all weights, MTP modules excluded [count]. `active`: those that one token's forward pass multiplies with,
-// so the output head is counted and the embedding look-up is not.
+// Parameters of all weights, MTP modules excluded [count]. `active`: those that one token's forward pass multiplies
+// with, so the output head is counted and the embedding look-up is not.
 struct ParameterCount {
   double total = 0, active = 0;
 };

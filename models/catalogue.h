@@ -31,11 +31,10 @@ System find_system(std::string_view system);
 std::vector<std::string> model_names();   // canonical names, sorted
 std::vector<std::string> system_names();  // sorted
 
-// Replaces the published formats by `precision`: "bf16", "fp8", "fp8_block", "nvfp4" ("fp4"), "mxfp4", "int4", "int8", or
-// "auto" for the published ones. fp8 and fp4 mean what engines deploy: fp8 KV where the published checkpoint says so.
-// `kv` overrides the KV format ("auto": bf16 unless the checkpoint says otherwise).
-// Throws core::Error naming the value and what would be right.
+// Replaces the published formats by what engines deploy when asked for `precision`: "bf16", "fp8", "fp8_block", "nvfp4"
+// ("fp4"), "mxfp4", "int4", "int8", or "auto" for the published ones. docs/models.md has the rules: which fp8, what a
+// 4-bit checkpoint leaves in bf16. `kv` overrides the KV format ("auto": fp8 with NVFP4 weights or where the checkpoint
+// says so, else bf16). Throws core::Error naming the value and what would be right.
 Precision choose_precision(const Architecture& architecture, std::string_view precision, std::string_view kv = "auto");
-
 
 }  // namespace drydock::models

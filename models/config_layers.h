@@ -7,8 +7,8 @@
 
 namespace drydock::models {
 
-// Fills `kinds` and `layer_kinds`. Which attention and feed-forward a layer has is told by which fields are there, not by
-// model_type. Throws core::Error naming the missing or impossible field.
+// Fills `kinds` and `layer_kinds`. Which attention and feed-forward a layer has is told by which fields are there, not
+// by model_type. Throws core::Error naming the missing or impossible field.
 void read_layers(const core::Fields& fields, Architecture& architecture);
 
 // "dense GQA", "MoE with MLA" ...

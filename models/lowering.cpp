@@ -12,6 +12,11 @@ using core::OpKind;
 constexpr double kBf16 = 2;  // bytes; activations between kernels
 
 int64_t whole(double x) { return std::max<int64_t>(1, std::llround(x)); }
+// Ops take whole sequences; a rank that has a share of a prompt on average runs the op as often. Decode has one op
+// whatever the batch.
+double launches(const BatchPart& part) {
+  return part.is_decode ? 1 : part.sequences / static_cast<double>(whole(part.sequences));
+}
 int64_t split(int64_t extent, int64_t ways) { return std::max<int64_t>(1, (extent + ways - 1) / ways); }
 
 // Lowers one step; a short-lived helper so that the parts of a layer share the batch's totals.
@@ -35,8 +40,10 @@ class Step {
     mixer(kind.attention);
     if (!kind.ffn) return;
     norm();
-    if (kind.ffn->is_moe()) moe(*kind.ffn);
-    else dense(*kind.ffn, Module::ffn, p_.tp, true);
+    if (kind.ffn->is_moe())
+      moe(*kind.ffn);
+    else
+      dense(*kind.ffn, Module::ffn, p_.tp, true);
   }
 
   void embedding() {
@@ -49,10 +56,12 @@ class Step {
     count_ = 1;
     if (emitting_ == 0) return;
     const int64_t vocab = split(arch_.vocab, p_.tp);
-    add(Module::head, core::make_op(OpKind::elementwise, Dtype::bf16, Dtype::bf16, {emitting_, 4 * arch_.hidden, 2 * arch_.hidden}));
+    add(Module::head,
+        core::make_op(OpKind::elementwise, Dtype::bf16, Dtype::bf16, {emitting_, 4 * arch_.hidden, 2 * arch_.hidden}));
     add(Module::head, core::make_op(OpKind::gemm, Dtype::bf16, Dtype::bf16, {emitting_, vocab, arch_.hidden}));
     if (p_.tp > 1)
-      add(Module::communication, core::make_op(OpKind::all_gather, Dtype::bf16, Dtype::bf16, {emitting_ * vocab * p_.tp * 2, p_.tp}));
+      add(Module::communication,
+          core::make_op(OpKind::all_gather, Dtype::bf16, Dtype::bf16, {emitting_ * vocab * p_.tp * 2, p_.tp}));
     // Sampling reads the logits of its requests a few times over.
     add(Module::head, core::make_op(OpKind::elementwise, Dtype::bf16, Dtype::bf16, {emitting_, 8 * arch_.vocab, 4}));
   }
@@ -60,7 +69,8 @@ class Step {
   void from_previous_stage() {
     count_ = 1;
     const int64_t bytes = tokens_ * arch_.hidden * 2 / p_.tp;
-    add(Module::communication, core::make_op(OpKind::send_recv, Dtype::bf16, Dtype::bf16, {std::max<int64_t>(1, bytes), p_.tp * p_.attention_dp + 1}));
+    add(Module::communication, core::make_op(OpKind::send_recv, Dtype::bf16, Dtype::bf16,
+                                             {std::max<int64_t>(1, bytes), p_.tp * p_.attention_dp + 1}));
   }
 
  private:
@@ -81,25 +91,35 @@ class Step {
 
   // One memory-bound kernel over the step's tokens; bytes per token.
   void small(Module module, double read, double written) {
-    add(module, core::make_op(OpKind::elementwise, Dtype::bf16, Dtype::bf16, {tokens_, std::llround(read), std::llround(written)}));
+    add(module, core::make_op(OpKind::elementwise, Dtype::bf16, Dtype::bf16,
+                              {tokens_, std::llround(read), std::llround(written)}));
   }
 
   // Residual add, RMSNorm and the quantization for the next GEMM: one kernel.
   void norm() { small(Module::norm, 2 * kBf16 * hidden(), 2 * kBf16 * hidden()); }
 
   void all_reduce(Module module, int64_t tokens) {
-    if (p_.tp > 1) add(module, core::make_op(OpKind::all_reduce, Dtype::bf16, Dtype::bf16, {tokens * arch_.hidden * 2, p_.tp}));
+    if (p_.tp > 1)
+      add(module, core::make_op(OpKind::all_reduce, Dtype::bf16, Dtype::bf16, {tokens * arch_.hidden * 2, p_.tp}));
   }
 
   void mixer(const Attention& a) {
     switch (a.kind) {
       case AttentionKind::full:
       case AttentionKind::sliding:
-      case AttentionKind::chunked: grouped_query(a); break;
+      case AttentionKind::chunked:
+        grouped_query(a);
+        break;
       case AttentionKind::mla:
-      case AttentionKind::sparse_mla: latent(a); break;
-      case AttentionKind::gated_delta: gated_delta(a); break;
-      case AttentionKind::mamba2: mamba2(a); break;
+      case AttentionKind::sparse_mla:
+        latent(a);
+        break;
+      case AttentionKind::gated_delta:
+        gated_delta(a);
+        break;
+      case AttentionKind::mamba2:
+        mamba2(a);
+        break;
     }
     all_reduce(Module::communication, tokens_);
   }
@@ -124,20 +144,24 @@ class Step {
     }
     const int64_t sequences = whole(part.sequences);
     const Op op = part.is_decode
-                      ? core::make_op(OpKind::decode_attention, precision_.attention, precision_.kv, {sequences, context + 1, heads, kv_heads, a.head_dim, window})
-                      : core::make_op(OpKind::prefill_attention, precision_.attention, precision_.kv, {sequences, part.new_tokens, context, heads, kv_heads, a.head_dim, window});
-    add(Module::attention, op, part.is_decode ? 1 : part.sequences / static_cast<double>(sequences));
+                      ? core::make_op(OpKind::decode_attention, precision_.attention, precision_.kv,
+                                      {sequences, context + 1, heads, kv_heads, a.head_dim, window})
+                      : core::make_op(OpKind::prefill_attention, precision_.attention, precision_.kv,
+                                      {sequences, part.new_tokens, context, heads, kv_heads, a.head_dim, window});
+    add(Module::attention, op, launches(part));
   }
 
   // DeepSeek-V2 report, section 2.1; decode absorbs the up-projections into the query and the output.
   void latent(const Attention& a) {
     const int64_t heads = split(a.heads, p_.tp), qk = a.nope_dim + a.rope_dim;
+    const int64_t q_in = a.q_lora_rank > 0 ? a.q_lora_rank : arch_.hidden;
     const Dtype g = precision_.attention_gemm;
     gemm(Module::qkv, g, tokens_, a.q_lora_rank + a.kv_lora_rank + a.rope_dim, arch_.hidden);
-    small(Module::qkv, kBf16 * static_cast<double>(a.q_lora_rank + a.kv_lora_rank), kBf16 * static_cast<double>(a.q_lora_rank + a.kv_lora_rank));
-    gemm(Module::qkv, g, tokens_, heads * qk, a.q_lora_rank > 0 ? a.q_lora_rank : arch_.hidden);
+    small(Module::qkv, kBf16 * static_cast<double>(a.q_lora_rank + a.kv_lora_rank),
+          kBf16 * static_cast<double>(a.q_lora_rank + a.kv_lora_rank));
+    gemm(Module::qkv, g, tokens_, heads * qk, q_in);
     if (a.kind == AttentionKind::sparse_mla) {
-      gemm(Module::qkv, g, tokens_, a.index_heads * a.index_dim, a.q_lora_rank);
+      gemm(Module::qkv, g, tokens_, a.index_heads * a.index_dim, q_in);
       gemm(Module::qkv, Dtype::bf16, tokens_, a.index_dim + a.index_heads, arch_.hidden);
     }
     for (const BatchPart& part : batch_)
@@ -150,16 +174,26 @@ class Step {
     const int64_t rows = whole(part.sequences * static_cast<double>(part.new_tokens));
     const bool sparse = a.kind == AttentionKind::sparse_mla && context > a.index_top_k;
     if (a.kind == AttentionKind::sparse_mla)
-      add(Module::attention, core::make_op(OpKind::index_score, Dtype::fp8, Dtype::fp8, {sequences, part.new_tokens, context, a.index_heads, a.index_dim}));
+      add(Module::attention,
+          core::make_op(OpKind::index_score, Dtype::fp8, Dtype::fp8,
+                        {sequences, part.new_tokens, context, a.index_heads, a.index_dim}),
+          launches(part));
     if (!part.is_decode && !sparse) {
-      const double scale = part.sequences / static_cast<double>(sequences);
-      gemm(Module::qkv, precision_.attention_gemm, whole(part.sequences * static_cast<double>(context)), heads * (a.nope_dim + a.v_dim), a.kv_lora_rank);
-      add(Module::attention, core::make_op(OpKind::mla_prefill, precision_.attention, precision_.kv, {sequences, part.new_tokens, part.context, heads, qk, a.v_dim}), scale);
+      gemm(Module::qkv, precision_.attention_gemm, whole(part.sequences * static_cast<double>(context)),
+           heads * (a.nope_dim + a.v_dim), a.kv_lora_rank);
+      add(Module::attention,
+          core::make_op(OpKind::mla_prefill, precision_.attention, precision_.kv,
+                        {sequences, part.new_tokens, part.context, heads, qk, a.v_dim}),
+          launches(part));
       return;
     }
     absorb(rows, a.kv_lora_rank, a.nope_dim, heads);
-    if (sparse) add(Module::attention, core::make_op(OpKind::sparse_mla, precision_.attention, precision_.kv, {rows, a.index_top_k, heads, a.kv_lora_rank, a.rope_dim}));
-    else add(Module::attention, core::make_op(OpKind::mla_decode, precision_.attention, precision_.kv, {sequences, context, heads, a.kv_lora_rank, a.rope_dim}));
+    if (sparse)
+      add(Module::attention, core::make_op(OpKind::sparse_mla, precision_.attention, precision_.kv,
+                                           {rows, a.index_top_k, heads, a.kv_lora_rank, a.rope_dim}));
+    else
+      add(Module::attention, core::make_op(OpKind::mla_decode, precision_.attention, precision_.kv,
+                                           {sequences, context, heads, a.kv_lora_rank, a.rope_dim}));
     absorb(rows, a.v_dim, a.kv_lora_rank, heads);
   }
 
@@ -176,8 +210,12 @@ class Step {
     small(Module::qkv, kBf16 * static_cast<double>(qkv), kBf16 * static_cast<double>(qkv));
     for (const BatchPart& part : batch_)
       if (part.sequences > 0)
-        add(Module::attention, core::make_op(OpKind::gated_delta, Dtype::bf16, Dtype::bf16, {whole(part.sequences), part.new_tokens, k_heads, v_heads, a.k_dim, a.v_dim_linear}));
-    small(Module::attention, 2 * kBf16 * static_cast<double>(v_heads * a.v_dim_linear), kBf16 * static_cast<double>(v_heads * a.v_dim_linear));
+        add(Module::attention,
+            core::make_op(OpKind::gated_delta, Dtype::bf16, Dtype::bf16,
+                          {whole(part.sequences), part.new_tokens, k_heads, v_heads, a.k_dim, a.v_dim_linear}),
+            launches(part));
+    small(Module::attention, 2 * kBf16 * static_cast<double>(v_heads * a.v_dim_linear),
+          kBf16 * static_cast<double>(v_heads * a.v_dim_linear));
     gemm(Module::attention_out, precision_.attention_gemm, tokens_, arch_.hidden, v_heads * a.v_dim_linear);
   }
 
@@ -188,13 +226,17 @@ class Step {
     small(Module::qkv, kBf16 * static_cast<double>(conv), kBf16 * static_cast<double>(conv));
     for (const BatchPart& part : batch_)
       if (part.sequences > 0)
-        add(Module::attention, core::make_op(OpKind::mamba2, Dtype::bf16, Dtype::bf16, {whole(part.sequences), part.new_tokens, heads, a.v_dim_linear, a.state, groups}));
+        add(Module::attention,
+            core::make_op(OpKind::mamba2, Dtype::bf16, Dtype::bf16,
+                          {whole(part.sequences), part.new_tokens, heads, a.v_dim_linear, a.state, groups}),
+            launches(part));
     small(Module::attention, 2 * kBf16 * static_cast<double>(inner), kBf16 * static_cast<double>(inner));
     gemm(Module::attention_out, precision_.attention_gemm, tokens_, arch_.hidden, inner);
   }
 
   void dense(const Ffn& f, Module module, int64_t ways, bool reduce) {
-    const int64_t inter = split(module == Module::shared_expert ? f.shared_inter : f.inter, ways), wide = inter * (f.gated ? 2 : 1);
+    const int64_t inter = split(module == Module::shared_expert ? f.shared_inter : f.inter, ways),
+                  wide = inter * (f.gated ? 2 : 1);
     gemm(module, precision_.gemm, tokens_, wide, arch_.hidden);
     small(module, kBf16 * static_cast<double>(wide), kBf16 * static_cast<double>(inter));
     gemm(module, precision_.gemm, tokens_, arch_.hidden, inter);
@@ -204,11 +246,15 @@ class Step {
   // Without attention DP every rank of the instance holds the same tokens, and one all-reduce sums experts and shared
   // expert alike. With it, tokens travel to their experts and back.
   void moe(const Ffn& f) {
+    // The op has three products; experts without a gate have two, which is a gated expert of two thirds of the width.
+    const int64_t width = split(f.gated ? f.inter : f.inter * 2 / 3, p_.moe_tp);
     const int64_t group_tokens = tokens_ * p_.attention_dp;
     gemm(Module::router, Dtype::bf16, tokens_, f.experts, arch_.hidden);
-    small(Module::router, 4.0 * static_cast<double>(f.experts), 8.0 * static_cast<double>(f.top_k));  // softmax, top-k, sort
+    small(Module::router, 4.0 * static_cast<double>(f.experts),
+          8.0 * static_cast<double>(f.top_k));  // softmax, top-k, sort
     if (p_.attention_dp > 1) exchange(f, true);
-    add(Module::experts, core::make_op(OpKind::moe, precision_.moe, precision_.moe, {group_tokens, arch_.hidden, split(f.inter, p_.moe_tp), f.experts, f.top_k, p_.ep}));
+    add(Module::experts, core::make_op(OpKind::moe, precision_.moe, precision_.moe,
+                                       {group_tokens, arch_.hidden, width, f.experts, f.top_k, p_.ep}));
     if (p_.attention_dp > 1) exchange(f, false);
     if (f.shared_inter > 0) dense(f, Module::shared_expert, p_.attention_dp > 1 ? 1 : p_.tp, false);
     if (p_.attention_dp == 1) all_reduce(Module::communication, tokens_);
@@ -218,12 +264,13 @@ class Step {
     if (p_.moe_tp == 1) {
       const OpKind kind = out ? OpKind::moe_dispatch : OpKind::moe_combine;
       const Dtype dtype = out && precision_.moe != Dtype::bf16 ? Dtype::fp8 : Dtype::bf16;
-      add(Module::communication, core::make_op(kind, dtype, dtype, {split(tokens_, p_.tp), arch_.hidden, f.top_k, f.experts, p_.ep}));
+      add(Module::communication,
+          core::make_op(kind, dtype, dtype, {split(tokens_, p_.tp), arch_.hidden, f.top_k, f.experts, p_.ep}));
       return;
     }
     const int64_t ranks = static_cast<int64_t>(p_.attention_dp) * p_.tp;
-    add(Module::communication, core::make_op(out ? OpKind::all_gather : OpKind::reduce_scatter, Dtype::bf16, Dtype::bf16,
-                                             {tokens_ * p_.attention_dp * arch_.hidden * 2, ranks}));
+    add(Module::communication, core::make_op(out ? OpKind::all_gather : OpKind::reduce_scatter, Dtype::bf16,
+                                             Dtype::bf16, {tokens_ * p_.attention_dp * arch_.hidden * 2, ranks}));
   }
 
   const Architecture& arch_;
@@ -238,8 +285,9 @@ class Step {
 }  // namespace
 
 std::string_view name(Module module) {
-  constexpr std::string_view kNames[kModules] = {"embedding", "norm",    "qkv",           "attention", "attention_out", "ffn",
-                                                 "router",    "experts", "shared_expert", "head",      "communication"};
+  constexpr std::string_view kNames[kModules] = {"embedding",     "norm", "qkv",          "attention",
+                                                 "attention_out", "ffn",  "router",       "experts",
+                                                 "shared_expert", "head", "communication"};
   return kNames[static_cast<int>(module)];
 }
 
@@ -260,8 +308,10 @@ void Lowering::lower(Batch batch, int stage, std::vector<LayerOp>& ops) const {
   ops.clear();
   Step step(*architecture_, precision_, parallelism_, batch, ops);
   const auto& counts = stage_kind_counts_[static_cast<size_t>(stage)];
-  if (stage == 0) step.embedding();
-  else step.from_previous_stage();
+  if (stage == 0)
+    step.embedding();
+  else
+    step.from_previous_stage();
   for (size_t kind = 0; kind < counts.size(); ++kind)
     if (counts[kind] > 0) step.layer(architecture_->kinds[kind], static_cast<double>(counts[kind]));
   if (stage + 1 == parallelism_.pp) step.head();

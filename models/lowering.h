@@ -15,16 +15,28 @@ namespace drydock::models {
 
 // Sequences alike in one step of one attention-DP rank.
 struct BatchPart {
-  double sequences = 0;     // may be fractional: an average over steps
-  int64_t new_tokens = 0;   // each brings to this step; 1 in decode
-  int64_t context = 0;      // tokens already in its KV cache
-  bool emits = true;        // false: a prompt chunk that is not the last
+  double sequences = 0;    // may be fractional: an average over steps
+  int64_t new_tokens = 0;  // each brings to this step; 1 in decode
+  int64_t context = 0;     // tokens already in its KV cache
+  bool emits = true;       // false: a prompt chunk that is not the last
   bool is_decode = false;
 };
 using Batch = std::span<const BatchPart>;
 
 // What part of a layer an op belongs to, for breakdowns and for overlap.
-enum class Module : uint8_t { embedding, norm, qkv, attention, attention_out, ffn, router, experts, shared_expert, head, communication };
+enum class Module : uint8_t {
+  embedding,
+  norm,
+  qkv,
+  attention,
+  attention_out,
+  ffn,
+  router,
+  experts,
+  shared_expert,
+  head,
+  communication
+};
 inline constexpr int kModules = 11;
 std::string_view name(Module module);
 
@@ -61,11 +73,11 @@ std::optional<std::string> why_illegal(const Architecture& architecture, const P
 // Memory of the fullest GPU of a pipeline stage [bytes].
 struct StageMemory {
   double weights = 0;
-  double kv_per_token = 0;      // per token of one attention-DP rank, averaged over a long sequence
+  double kv_per_token = 0;        // per token of one attention-DP rank, averaged over a long sequence
   double state_per_sequence = 0;  // recurrent state and KV that does not grow (sliding window at its full length)
-  double activations = 0;       // peak, for max_tokens in one step
-  double communication = 0;     // collective buffers
-  double runtime = 0;           // CUDA context, graphs, allocator
+  double activations = 0;         // peak, for max_tokens in one step
+  double communication = 0;       // collective buffers
+  double runtime = 0;             // CUDA context, graphs, allocator
   double fixed() const { return weights + activations + communication + runtime; }
 };
 StageMemory stage_memory(const Architecture& architecture, const Precision& precision, const Parallelism& parallelism,

@@ -28,10 +28,14 @@ Reason attention_reason(const Attention& a, int tp) {
 // Block-scaled weights can't be cut inside a scale's block.
 int64_t granularity(core::Dtype dtype) {
   switch (dtype) {
-    case core::Dtype::fp8_block: return 128;
-    case core::Dtype::nvfp4: return 16;
-    case core::Dtype::int4: return 32;
-    default: return 1;  // mxfp4 experts are padded by the engines
+    case core::Dtype::fp8_block:
+      return 128;
+    case core::Dtype::nvfp4:
+      return 16;
+    case core::Dtype::int4:
+      return 32;
+    default:
+      return 1;  // mxfp4 experts are padded by the engines
   }
 }
 
@@ -39,31 +43,36 @@ Reason width_reason(int64_t inter, int ways, core::Dtype dtype, const char* what
   const int64_t step = granularity(dtype);
   // A partial last block is padded when the width is no multiple of it to begin with.
   if (inter % ways == 0 && (inter % step != 0 || inter / ways % step == 0)) return std::nullopt;
-  return std::string(what) + " of " + std::to_string(inter) + " does not divide over " + std::to_string(ways) + " in blocks of " +
-         std::to_string(step);
+  return std::string(what) + " of " + std::to_string(inter) + " does not divide over " + std::to_string(ways) +
+         " in blocks of " + std::to_string(step);
 }
 
 Reason moe_reason(const Ffn& f, const Precision& precision, const Parallelism& p) {
-  if (p.moe_tp * p.ep != p.tp * p.attention_dp)
-    return "moe_tp " + std::to_string(p.moe_tp) + " x ep " + std::to_string(p.ep) + " must be tp " + std::to_string(p.tp) +
-           " x attention_dp " + std::to_string(p.attention_dp);
+  if (int64_t{p.moe_tp} * p.ep != int64_t{p.tp} * p.attention_dp)
+    return "moe_tp " + std::to_string(p.moe_tp) + " x ep " + std::to_string(p.ep) + " must be tp " +
+           std::to_string(p.tp) + " x attention_dp " + std::to_string(p.attention_dp);
   if (f.experts % p.ep != 0) return count(f.experts, "experts") + " do not divide over ep " + std::to_string(p.ep);
   if (auto reason = width_reason(f.inter, p.moe_tp, precision.moe, "expert width")) return reason;
-  if (f.shared_inter > 0 && p.attention_dp == 1) return width_reason(f.shared_inter, p.tp, precision.gemm, "shared expert width");
+  if (f.shared_inter > 0 && p.attention_dp == 1)
+    return width_reason(f.shared_inter, p.tp, precision.gemm, "shared expert width");
   return std::nullopt;
 }
 
 }  // namespace
 
-std::optional<std::string> why_illegal(const Architecture& architecture, const Precision& precision, const Parallelism& p) {
-  if (p.tp < 1 || p.pp < 1 || p.attention_dp < 1 || p.moe_tp < 1 || p.ep < 1) return "every parallel size is at least 1";
-  if (p.pp > architecture.layers()) return count(architecture.layers(), "layers") + " are fewer than pp " + std::to_string(p.pp);
+std::optional<std::string> why_illegal(const Architecture& architecture, const Precision& precision,
+                                       const Parallelism& p) {
+  if (p.tp < 1 || p.pp < 1 || p.attention_dp < 1 || p.moe_tp < 1 || p.ep < 1)
+    return "every parallel size is at least 1";
+  if (p.pp > architecture.layers())
+    return count(architecture.layers(), "layers") + " are fewer than pp " + std::to_string(p.pp);
   bool any_moe = false;
   for (const LayerKind& kind : architecture.kinds) {
     if (auto reason = attention_reason(kind.attention, p.tp)) return reason;
     if (!kind.ffn) continue;
     any_moe |= kind.ffn->is_moe();
-    auto reason = kind.ffn->is_moe() ? moe_reason(*kind.ffn, precision, p) : width_reason(kind.ffn->inter, p.tp, precision.gemm, "FFN width");
+    auto reason = kind.ffn->is_moe() ? moe_reason(*kind.ffn, precision, p)
+                                     : width_reason(kind.ffn->inter, p.tp, precision.gemm, "FFN width");
     if (reason) return reason;
   }
   if (!any_moe && (p.moe_tp > 1 || p.ep > 1)) return "the model has no experts: moe_tp and ep must be 1";

@@ -37,13 +37,22 @@ Figure parse_figure(const Fields& parent, std::string_view field) {
 
 Json pool_json(const Pool& pool) {
   const Parallelism& p = pool.parallelism;
-  return {{"role", name(pool.role)}, {"system", pool.system}, {"replicas", pool.replicas}, {"tp", p.tp}, {"pp", p.pp},
-          {"attention_dp", p.attention_dp}, {"moe_tp", p.moe_tp}, {"ep", p.ep}, {"max_batch", pool.max_batch},
-          {"max_tokens", pool.max_tokens}, {"kv_blocks", pool.kv_blocks}};
+  return {{"role", name(pool.role)},
+          {"system", pool.system},
+          {"replicas", pool.replicas},
+          {"tp", p.tp},
+          {"pp", p.pp},
+          {"attention_dp", p.attention_dp},
+          {"moe_tp", p.moe_tp},
+          {"ep", p.ep},
+          {"max_batch", pool.max_batch},
+          {"max_tokens", pool.max_tokens},
+          {"kv_blocks", pool.kv_blocks}};
 }
 
 Pool parse_pool(const Fields& f) {
-  f.only({"role", "system", "replicas", "tp", "pp", "attention_dp", "moe_tp", "ep", "max_batch", "max_tokens", "kv_blocks"});
+  f.only({"role", "system", "replicas", "tp", "pp", "attention_dp", "moe_tp", "ep", "max_batch", "max_tokens",
+          "kv_blocks"});
   const auto ways = [&](std::string_view field) { return static_cast<int>(f.integer_or(field, 1, 1, kMostWays)); };
   Pool pool;
   const auto role = index_of(kRoleNames, f.text("role"));
@@ -52,6 +61,8 @@ Pool parse_pool(const Fields& f) {
   pool.system = f.text("system");
   pool.replicas = ways("replicas");
   pool.parallelism = {ways("tp"), ways("pp"), ways("attention_dp"), ways("moe_tp"), ways("ep")};
+  const double gpus = 1.0 * pool.replicas * pool.parallelism.tp * pool.parallelism.pp * pool.parallelism.attention_dp;
+  if (gpus > kMostWays) throw f.error("replicas", "replicas x tp x pp x attention_dp must be at most 65536 GPUs");
   pool.max_batch = f.integer("max_batch", 1, kMostTokens);
   pool.max_tokens = f.integer("max_tokens", 1, kMostTokens);
   pool.kv_blocks = f.integer_or("kv_blocks", 0, 0, kMostTokens);
@@ -64,19 +75,25 @@ void put(Json& json, const char* field, const std::optional<T>& value) {
 }
 
 Json workload_json(const Workload& w) {
-  Json json = {{"isl", w.isl}, {"osl", w.osl}, {"shortest", w.shortest}, {"longest", w.longest}, {"prefix_hit", w.prefix_hit}};
+  Json json = {{"isl", w.isl},
+               {"osl", w.osl},
+               {"shortest", w.shortest},
+               {"longest", w.longest},
+               {"stream_interval", w.stream_interval},
+               {"prefix_hit", w.prefix_hit}};
   put(json, "rate", w.rate);
   put(json, "concurrency", w.concurrency);
   return json;
 }
 
 Workload parse_workload(const Fields& f) {
-  f.only({"isl", "osl", "shortest", "longest", "prefix_hit", "rate", "concurrency"});
+  f.only({"isl", "osl", "shortest", "longest", "stream_interval", "prefix_hit", "rate", "concurrency"});
   Workload w;
   w.isl = f.integer("isl", 1, kMostTokens);
   w.osl = f.integer("osl", 1, kMostTokens);
   w.shortest = f.number_or("shortest", w.shortest, 0.01, 1);
   w.longest = f.number_or("longest", w.longest, 1, 100);
+  w.stream_interval = f.integer_or("stream_interval", 1, 1, 1 << 20);
   w.prefix_hit = f.number_or("prefix_hit", 0, 0, 0.999999);
   w.rate = f.optional_number("rate", 1e-6, 1e9);
   w.concurrency = f.optional_number("concurrency", 1e-6, 1e9);
@@ -99,7 +116,8 @@ Slo parse_slo(const Fields& f) {
 }
 
 Json prediction_json(const Prediction& p) {
-  Json json = {{"ttft_ms", figure_json(p.ttft_ms)}, {"tpot_ms", figure_json(p.tpot_ms)},
+  Json json = {{"ttft_ms", figure_json(p.ttft_ms)},
+               {"tpot_ms", figure_json(p.tpot_ms)},
                {"request_latency_ms", figure_json(p.request_latency_ms)},
                {"tokens_per_s_per_gpu", figure_json(p.tokens_per_s_per_gpu)},
                {"tokens_per_s_per_user", figure_json(p.tokens_per_s_per_user)},
@@ -126,10 +144,11 @@ Prediction parse_prediction(const Fields& f) {
 
 // agg has one worker pool, disagg a prefill and a decode pool, in this order.
 void check_roles(const Fields& f, const Plan& plan) {
-  const bool fits = plan.mode == Mode::agg
-                        ? plan.pools.size() == 1 && plan.pools[0].role == Role::worker
-                        : plan.pools.size() == 2 && plan.pools[0].role == Role::prefill && plan.pools[1].role == Role::decode;
-  if (!fits) throw f.error("pools", "want one pool of role worker in mode agg, pools prefill and decode in mode disagg");
+  const bool fits = plan.mode == Mode::agg ? plan.pools.size() == 1 && plan.pools[0].role == Role::worker
+                                           : plan.pools.size() == 2 && plan.pools[0].role == Role::prefill &&
+                                                 plan.pools[1].role == Role::decode;
+  if (!fits)
+    throw f.error("pools", "want one pool of role worker in mode agg, pools prefill and decode in mode disagg");
 }
 
 }  // namespace
@@ -159,10 +178,19 @@ const Pool& Plan::pool(Role role) const {
 std::string to_json(const Plan& plan) {
   Json pools = Json::array();
   for (const Pool& pool : plan.pools) pools.push_back(pool_json(pool));
-  Json json = {{"schema", "drydock.plan"}, {"version", kPlanVersion}, {"model", plan.model}, {"precision", plan.precision},
-               {"kv_precision", plan.kv_precision}, {"backend", name(plan.backend)}, {"backend_version", plan.backend_version},
-               {"mode", name(plan.mode)}, {"gpus", plan.gpus()}, {"pools", pools}, {"router_policy", plan.router_policy},
-               {"workload", workload_json(plan.workload)}, {"slo", slo_json(plan.slo)}};
+  Json json = {{"schema", "drydock.plan"},
+               {"version", kPlanVersion},
+               {"model", plan.model},
+               {"precision", plan.precision},
+               {"kv_precision", plan.kv_precision},
+               {"backend", name(plan.backend)},
+               {"backend_version", plan.backend_version},
+               {"mode", name(plan.mode)},
+               {"gpus", plan.gpus()},
+               {"pools", pools},
+               {"router_policy", plan.router_policy},
+               {"workload", workload_json(plan.workload)},
+               {"slo", slo_json(plan.slo)}};
   if (plan.prediction) json["prediction"] = prediction_json(*plan.prediction);
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -171,9 +199,10 @@ Plan parse_plan(std::string_view text, std::string_view origin) {
   const Json json = core::parse_json(text, origin);
   const Fields f(json, std::string(origin));
   if (f.text("schema") != "drydock.plan") throw f.error("schema", "want 'drydock.plan'");
-  if (f.integer("version", 1, 1'000'000) > kPlanVersion) throw f.error("version", "is newer than this program; want " + std::to_string(kPlanVersion));
-  f.only({"schema", "version", "model", "precision", "kv_precision", "backend", "backend_version", "mode", "gpus", "pools",
-          "router_policy", "workload", "slo", "prediction"});
+  if (f.integer("version", 1, 1'000'000) > kPlanVersion)
+    throw f.error("version", "is newer than this program; want " + std::to_string(kPlanVersion));
+  f.only({"schema", "version", "model", "precision", "kv_precision", "backend", "backend_version", "mode", "gpus",
+          "pools", "router_policy", "workload", "slo", "prediction"});
   Plan plan;
   plan.model = f.text("model");
   plan.precision = f.text_or("precision", "auto");
@@ -187,7 +216,8 @@ Plan parse_plan(std::string_view text, std::string_view origin) {
   plan.mode = static_cast<Mode>(*mode);
   const Json& pools = f.array("pools");
   if (pools.size() > 16) throw f.error("pools", "over 16 pools");
-  for (size_t i = 0; i < pools.size(); ++i) plan.pools.push_back(parse_pool(Fields(pools[i], f.origin(), "pools[" + std::to_string(i) + "]")));
+  for (size_t i = 0; i < pools.size(); ++i)
+    plan.pools.push_back(parse_pool(Fields(pools[i], f.origin(), "pools[" + std::to_string(i) + "]")));
   check_roles(f, plan);
   plan.router_policy = f.text_or("router_policy", plan.router_policy);
   plan.workload = parse_workload(f.object("workload"));
@@ -196,6 +226,8 @@ Plan parse_plan(std::string_view text, std::string_view origin) {
   return plan;
 }
 
-Plan read_plan(const std::filesystem::path& file) { return parse_plan(core::read_file(file, core::kMaxJsonBytes), file.string()); }
+Plan read_plan(const std::filesystem::path& file) {
+  return parse_plan(core::read_file(file, core::kMaxJsonBytes), file.string());
+}
 
 }  // namespace drydock::models

@@ -51,11 +51,12 @@ inline constexpr int64_t kKvBlockTokens = 32;
 
 // What is asked of the deployment. Exactly one of rate and concurrency is set, or neither ("as much as it can").
 struct Workload {
-  int64_t isl = 0, osl = 0;        // tokens
-  // Lengths of requests are uniform in [shortest, longest] x nominal; equal lengths would march in step, as no users do.
+  int64_t isl = 0, osl = 0;  // tokens
+  // Lengths are uniform in [shortest, longest] x nominal; equal lengths would march in step, as no users do.
   double shortest = 0.9, longest = 1.1;
-  double prefix_hit = 0;           // share of the prompt found in the prefix cache, [0, 1)
-  std::optional<double> rate;      // requests/s, Poisson
+  int64_t stream_interval = 1;        // tokens the server gathers before it sends them on
+  double prefix_hit = 0;              // share of the prompt found in the prefix cache, [0, 1)
+  std::optional<double> rate;         // requests/s, Poisson
   std::optional<double> concurrency;  // requests in flight, closed loop
 };
 

@@ -13,9 +13,9 @@ struct System {
   std::string gpu;          // "NVIDIA H200 SXM"
   double memory_bytes = 0;  // as the driver reports it
   int gpus_per_rack = 8;
-  double power_w = 0;       // of one GPU
+  double power_w = 0;  // of one GPU
   std::optional<double> price_per_gpu_hour;
-  std::string source;       // where the figures are from
+  std::string source;  // where the figures are from
 
   const std::string& name() const { return hardware.name; }
 };

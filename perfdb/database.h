@@ -51,8 +51,8 @@ enum class Access { read, write, create };  // create: write, made when it is no
 // Readers open read-only. A connection belongs to one thread.
 class Database {
  public:
-  // Runs PRAGMA integrity_check and compares the schema. Throws core::Error in one line when the file is missing, a
-  // folder, corrupt, of a newer version or not ours.
+  // Runs PRAGMA integrity_check (quick_check over 64 MiB) and compares the schema; undoes what a killed writer left.
+  // Throws core::Error in one line when the file is missing, a folder, corrupt, of a newer version or not ours.
   static Database open(const std::filesystem::path& file, Access access);
   Database(Database&&) noexcept;
   Database& operator=(Database&&) noexcept;
@@ -62,14 +62,16 @@ class Database {
   // `rows` calls its argument once per measurement; an equal op and origin is replaced. Returns how many were written.
   int64_t write(const std::function<void(const std::function<void(const Measurement&)>&)>& rows);
   void write(const std::vector<StoredSurface>& surfaces);
-  // Copies everything of `other`; on equal keys the newer date wins. Returns how many rows changed.
+  // Adds the rows and surfaces of `other`; where both have an op of one origin, or a surface, that of `other` stands.
+  // Returns how many were written.
   int64_t merge(const std::filesystem::path& other);
 
   struct Filter {
     std::optional<std::string> system, backend, version;
     std::optional<core::OpKind> kind;
   };
-  // In the order of system, backend, kind, key.
+  // In the order of system, backend, kind, key, date and the rest of the origin. Throws core::Error naming the op of a row
+  // that no measurement can be.
   void read(const Filter& filter, const std::function<void(const Measurement&)>& row) const;
   // All surfaces of one system and backend; of every one where an argument is empty.
   std::vector<StoredSurface> surfaces(std::string_view system, std::string_view backend) const;

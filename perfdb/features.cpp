@@ -21,17 +21,17 @@ struct Efficiency {
 // sparse MLA gathers scattered rows (half the bandwidth); the DSA indexer is a skinny fp8 product plus a top-k pass.
 Efficiency efficiency(OpKind kind) {
   switch (kind) {
-    case OpKind::gemm: return {2.0, 0.85, 0.75};
-    case OpKind::batched_gemm: return {2.5, 0.70, 0.50};
-    case OpKind::moe: return {8.0, 0.80, 0.50};
-    case OpKind::prefill_attention: return {3.0, 0.85, 0.60};
-    case OpKind::decode_attention: return {3.0, 0.85, 0.30};
-    case OpKind::mla_prefill: return {5.0, 0.80, 0.50};
-    case OpKind::mla_decode: return {5.0, 0.75, 0.40};
-    case OpKind::sparse_mla: return {8.0, 0.50, 0.35};
-    case OpKind::index_score: return {8.0, 0.60, 0.30};
-    case OpKind::gated_delta: return {4.0, 0.60, 0.20};
-    case OpKind::mamba2: return {4.0, 0.60, 0.20};
+    case OpKind::gemm: return {3.0, 0.85, 0.75};
+    case OpKind::batched_gemm: return {5.0, 0.70, 0.50};
+    case OpKind::moe: return {15.0, 0.75, 0.40};
+    case OpKind::prefill_attention: return {10.0, 0.80, 0.45};
+    case OpKind::decode_attention: return {10.0, 0.70, 0.30};
+    case OpKind::mla_prefill: return {12.0, 0.75, 0.45};
+    case OpKind::mla_decode: return {12.0, 0.65, 0.40};
+    case OpKind::sparse_mla: return {12.0, 0.50, 0.35};
+    case OpKind::index_score: return {10.0, 0.60, 0.30};
+    case OpKind::gated_delta: return {8.0, 0.50, 0.15};
+    case OpKind::mamba2: return {8.0, 0.50, 0.15};
     default: return {1.5, 0.80, 1.0};
   }
 }
@@ -98,10 +98,15 @@ double baseline_us(const Op& op, const Hardware& hardware) {
     return group <= neighbours(hardware) ? local_us(op, hardware, group) : network_us(op, hardware, group);
   }
   const Efficiency e = efficiency(op.kind);
-  const double peak = core::peak_flops_per_s(hardware, op.dtype == core::Dtype::fp32 ? core::Dtype::bf16 : op.dtype);
+  const bool in_bf16 = op.dtype == core::Dtype::fp32 || ignores_arithmetic(op.kind);
+  const double peak = core::peak_flops_per_s(hardware, in_bf16 ? core::Dtype::bf16 : op.dtype);
   const double memory = core::bytes(op) / (e.memory * hardware.memory_bytes_per_s);
   const double compute = peak > 0 ? core::flops(op) / (e.compute * peak) : 0;
   return e.launch_us + smooth_max(memory, compute) * 1e6;
+}
+
+bool ignores_arithmetic(OpKind kind) {
+  return kind == OpKind::decode_attention || kind == OpKind::mla_prefill || kind == OpKind::mla_decode;
 }
 
 int axis_count(OpKind kind) {

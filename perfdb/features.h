@@ -12,10 +12,16 @@ inline constexpr int kMaxAxes = 4;
 using Coordinates = std::array<float, kMaxAxes>;  // log2 of physical extents; unused tail is zero
 using Variant = std::array<int32_t, 3>;           // what tells surfaces of one kind apart; unused tail is zero
 
+// Raised when baseline_us, coordinates or variant change: surfaces fitted to others mean nothing.
+inline constexpr int kBaselineVersion = 1;
+
 // Analytic time with stated efficiencies: launch + smooth maximum of (bytes / achieved bandwidth, FLOP / achieved
 // rate); for communication latency + bytes over the links, level by level of the network [us].
 // The surfaces hold the logarithm of measured time over this.
 double baseline_us(const core::Op& op, const core::Hardware& hardware);
+
+// Decoding and MLA: the engines' tables know one arithmetic, bf16; what matters is the format of the KV cache.
+bool ignores_arithmetic(core::OpKind kind);
 
 // Axes of the surface of `kind`; 0: the kind has none and the baseline is the answer.
 int axis_count(core::OpKind kind);

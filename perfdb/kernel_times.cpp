@@ -15,7 +15,7 @@ using core::OpKind;
 using core::Provenance;
 
 // Half-widths of the band, in logarithm.
-constexpr float kAnalytic = 0.6f;       // no table: stated efficiencies, off by a factor of 1.8
+constexpr float kAnalytic = 0.9f;       // no table: stated efficiencies, off by a factor of 2.5
 constexpr float kNetwork = 0.5f;        // over the network: unknown fabric and placement
 constexpr float kPerOctave = 0.10f;     // beyond the lattice
 constexpr float kUnsupported = 0.20f;   // in a corner of the lattice without samples

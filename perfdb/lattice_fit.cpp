@@ -10,7 +10,7 @@ constexpr double kCurvature = 0.1 * 0.1;   // weight of squared second differenc
 constexpr double kSlope = 0.02 * 0.02;     // of first ones: corners without samples fade to the nearest value
 constexpr double kRidge = 1e-9;            // keeps the equations definite
 constexpr int kReweightings = 3;
-constexpr double kLeastScale = 1e-3;       // of residuals: below the noise of any measurement
+constexpr double kLeastScale = 0.01;       // of residuals: the noise of repeated measurements
 constexpr int kMaxIterations = 400;
 constexpr double kTolerance = 1e-5;        // of the residual, relative
 

@@ -18,13 +18,32 @@ Connection::Connection(const std::filesystem::path& file, int flags) : file_(fil
   sqlite3_busy_timeout(raw, 10'000);
 }
 
+namespace {
+
+// What a user can do about it; empty: SQLite's own words must do.
+std::string explain(int extended_status) {
+  if (extended_status == SQLITE_READONLY_ROLLBACK)
+    return "a writer was killed and what it left half done must be undone: open it once where it can be written";
+  switch (extended_status & 0xff) {
+    case SQLITE_NOTADB: return "is not a database; want a Drydock performance database";
+    case SQLITE_BUSY: return "is being written by another process; try again later";
+    case SQLITE_READONLY: return "can't be written";
+    case SQLITE_FULL: return "can't be written: the disk is full";
+  }
+  return "";
+}
+
+}  // namespace
+
 void Connection::fail(std::string_view what) const {
-  const char* reason = handle_ ? sqlite3_errmsg(handle_.get()) : "out of memory";
-  throw core::Error(file_ + ": " + std::string(what) + ": " + reason);
+  if (!handle_) throw core::Error(file_ + ": " + std::string(what) + ": out of memory");
+  const std::string known = explain(sqlite3_extended_errcode(handle_.get()));
+  if (!known.empty()) throw core::Error(file_ + ": " + known);
+  throw core::Error(file_ + ": " + std::string(what) + ": " + sqlite3_errmsg(handle_.get()));
 }
 
 void Connection::run(const char* sql) {
-  if (sqlite3_exec(handle_.get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK) fail("as a performance database");
+  if (sqlite3_exec(handle_.get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK) fail("can't be used");
 }
 
 Statement::Statement(const Connection& connection, std::string_view sql) : connection_(&connection) {
@@ -34,7 +53,7 @@ Statement::Statement(const Connection& connection, std::string_view sql) : conne
 }
 
 void Statement::check(int status) const {
-  if (status != SQLITE_OK && status != SQLITE_DONE && status != SQLITE_ROW) connection_->fail("as a performance database");
+  if (status != SQLITE_OK && status != SQLITE_DONE && status != SQLITE_ROW) connection_->fail("can't be used");
 }
 
 Statement& Statement::bind(int index, std::string_view text) {

@@ -17,7 +17,7 @@ class Connection {
   void run(const char* sql);  // statements without a result; throws core::Error
   sqlite3* get() const { return handle_.get(); }
   const std::string& file() const { return file_; }
-  // core::Error "<file>: <what SQLite says>".
+  // core::Error "<file>: " and what to do about the last failure, or `what` and SQLite's words.
   [[noreturn]] void fail(std::string_view what) const;
 
  private:

@@ -39,7 +39,7 @@ class Reader {
 
   std::string_view field(std::string_view name) {
     if (rest_.substr(0, name.size()) != name || rest_.size() <= name.size() || rest_[name.size()] != '=')
-      fail("expected '" + std::string(name) + "='");
+      fail(name, "is not where it should be");
     rest_.remove_prefix(name.size() + 1);
     const size_t end = std::min(rest_.find(';'), rest_.size());
     const std::string_view value = rest_.substr(0, end);
@@ -53,20 +53,22 @@ class Reader {
     while (!text.empty()) {
       float value = 0;
       const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-      if (status != std::errc{} || !std::isfinite(value)) fail("a number in '" + std::string(name) + "' does not parse");
+      if (status != std::errc{} || !std::isfinite(value)) fail(name, "has a number that does not parse");
       out.push_back(value);
       text.remove_prefix(static_cast<size_t>(end - text.data()));
-      if (!text.empty() && text.front() != ',') fail("'" + std::string(name) + "' must be numbers with commas");
+      if (!text.empty() && text.front() != ',') fail(name, "must be numbers with commas");
       if (!text.empty()) text.remove_prefix(1);
-      if (out.size() > kMaxKnots) fail("'" + std::string(name) + "' has over 64 numbers");
+      if (out.size() > kMaxKnots) fail(name, "has over 64 numbers");
     }
     return out;
   }
 
   bool done() const { return rest_.empty(); }
 
-  [[noreturn]] void fail(const std::string& reason) const {
-    throw core::Error(std::string(origin_) + ": surface: " + reason + "; fit the surfaces again");
+  [[noreturn]] void fail(std::string_view field, std::string_view reason) const {
+    std::string text(origin_);
+    text.append(": surface: field '").append(field).append("' ").append(reason).append("; fit the surfaces again");
+    throw core::Error(text);
   }
 
  private:
@@ -75,21 +77,21 @@ class Reader {
 
 void read_knots(Reader& reader, Surface& surface) {
   const std::vector<float> axes = reader.numbers("axes");
-  if (axes.size() != 1 || !(axes[0] >= 1 && axes[0] <= kMaxAxes)) reader.fail("'axes' must be 1 to 4");
+  if (axes.size() != 1 || !(axes[0] >= 1 && axes[0] <= kMaxAxes)) reader.fail("axes", "must be 1 to 4");
   surface.axes = static_cast<int>(axes[0]);
   for (int axis = 0; axis < surface.axes; ++axis) {
     std::vector<float>& knots = surface.knots[axis] = reader.numbers("knots");
     if (knots.empty() || std::adjacent_find(knots.begin(), knots.end(), std::greater_equal<>()) != knots.end())
-      reader.fail("'knots' must ascend");
+      reader.fail("knots", "must ascend");
   }
 }
 
 void read_bands(Reader& reader, Surface& surface) {
   const std::vector<float> bands = reader.numbers("bands");
-  if (bands.size() != 2 * kBands) reader.fail("'bands' must be 8 numbers");
+  if (bands.size() != 2 * kBands) reader.fail("bands", "must be 8 numbers");
   for (int i = 0; i < kBands; ++i) {
     surface.bands[i] = {bands[2 * i], bands[2 * i + 1]};
-    if (surface.bands[i].low > 0 || surface.bands[i].high < 0) reader.fail("'bands' must lie around 0");
+    if (surface.bands[i].low > 0 || surface.bands[i].high < 0) reader.fail("bands", "must lie around 0");
   }
 }
 
@@ -102,14 +104,14 @@ size_t written_knot(const Surface& surface, size_t place) {
 void read_values(Reader& reader, Surface& surface) {
   size_t count = 1;
   for (int axis = 0; axis < surface.axes; ++axis) count *= surface.knots[axis].size();
-  if (count > kMaxValues) reader.fail("the lattice has over 65536 knots");
+  if (count > kMaxValues) reader.fail("knots", "make over 65536 lattice points");
   surface.values.assign(count, 0);
   surface.supported.assign(count, 0);
   const std::string_view text = reader.field("values");
   size_t at = 0, place = 0;
   const auto digit = [&] {
     const int value = at < text.size() ? text[at++] - kFirstDigit : -1;
-    if (value < 0 || value > 63) reader.fail("'values' ends early or has a character that is no digit");
+    if (value < 0 || value > 63) reader.fail("values", "ends early or has a character that is no digit");
     return value;
   };
   int level = kZero;
@@ -125,7 +127,7 @@ void read_values(Reader& reader, Surface& surface) {
     surface.values[knot] = static_cast<float>(level - kZero) * kStep;
     surface.supported[knot] = 1;
   }
-  if (place != count || at != text.size()) reader.fail("'values' is not of " + std::to_string(count) + " knots");
+  if (place != count || at != text.size()) reader.fail("values", "has more or fewer than the knots take");
 }
 
 // Gives each unknown knot of a line the value of the nearest known one, the lower of two as near.
@@ -207,14 +209,19 @@ Correction evaluate(const Surface& surface, const Coordinates& at) {
 }
 
 std::string encode(const Surface& surface) {
-  std::string text = "axes=" + std::to_string(surface.axes) + ";";
+  std::string text = "baseline=";
+  (text += std::to_string(kBaselineVersion)) += ";axes=";
+  (text += std::to_string(surface.axes)) += ';';
   for (int axis = 0; axis < surface.axes; ++axis) {
     text += "knots=";
     append(text, surface.knots[axis]);
     text += ';';
   }
   std::vector<float> bands;
-  for (const Band& band : surface.bands) bands.insert(bands.end(), {band.low, band.high});
+  for (const Band& band : surface.bands) {
+    bands.push_back(band.low);
+    bands.push_back(band.high);
+  }
   text += "bands=";
   append(text, bands);
   text += ";values=";
@@ -237,11 +244,12 @@ std::string encode(const Surface& surface) {
 Surface decode(std::string_view text, std::string_view origin) {
   Reader reader(text, origin);
   Surface surface;
+  if (reader.field("baseline") != std::to_string(kBaselineVersion)) reader.fail("baseline", "is of another version");
   read_knots(reader, surface);
   read_bands(reader, surface);
   read_values(reader, surface);
   fill_gaps(surface);
-  if (!reader.done()) reader.fail("unexpected text after 'values'");
+  if (!reader.done()) reader.fail("values", "has text after it");
   return surface;
 }
 

@@ -46,10 +46,10 @@ struct Correction {
 };
 Correction evaluate(const Surface& surface, const Coordinates& at);
 
-// Text of one line: axes, knots, bands, then the logarithm at each supported knot in steps of 0.004, one character
-// where it is near that of the knot before and three where not, and the lengths of the runs without support.
-// Decoding gives supported values back to within 0.002; the others take that of the nearest supported knot, along the
-// last axis first.
+// Text of one line: version of the baseline, axes, knots, bands, then the logarithm at each supported knot in steps of
+// 0.004, one character where it is near that of the knot before and three where not, and the lengths of the runs
+// without support. Decoding gives supported values back to within 0.002; the others take that of the nearest supported
+// knot, along the last axis first.
 std::string encode(const Surface& surface);
 // Throws core::Error naming `origin` on anything encode() does not write.
 Surface decode(std::string_view text, std::string_view origin);

@@ -16,10 +16,12 @@ using core::Dtype;
 using core::OpKind;
 
 // Doubt added per kind of substitution, in logarithm; docs/surfaces.md tells how far substitutes were off.
-constexpr float kOtherSystem = 0.20f;   // same architecture, its own roofline
-constexpr float kOtherBackend = 0.15f;  // same GPU, another engine's kernels
-constexpr float kOtherFormat = 0.10f;   // a close format, such as fp8 for fp8_block
-constexpr float kForeignFormat = 0.35f;
+constexpr float kOtherSystem = 0.20f;       // same compute capability, over its own roofline
+constexpr float kOtherGeneration = 0.70f;
+constexpr float kOtherBackend = 0.30f;      // same GPU, another engine's kernels
+constexpr float kCloseFormat = 0.25f;       // fp8 for fp8_block
+constexpr float kAttentionFormat = 0.10f;   // attention and communication differ little once the roofline is out
+constexpr float kForeignFormat = 0.40f;
 constexpr float kPerVariantOctave = 0.12f, kMostVariantDoubt = 0.5f;
 
 // Systems with shipped tables, as a system without any is to find the one most like it.
@@ -35,14 +37,15 @@ constexpr Donor kDonors[] = {
     {"b300_sxm", "blackwell", 103, 8e12},   {"gb300", "blackwell", 103, 8e12},
     {"rtx_pro_6000_server", "blackwell", 120, 1.6e12}};
 
-// Nearest by generation, then by how far the memory bandwidths are apart.
-const Donor& nearest_donor(const core::Hardware& hardware) {
+// Nearest first: by generation, then by how far the memory bandwidths are apart.
+std::vector<Donor> nearest_donors(const core::Hardware& hardware) {
   const auto distance = [&](const Donor& donor) {
     return std::tuple(donor.architecture != hardware.architecture, std::abs(donor.sm_version - hardware.sm_version),
                       std::abs(std::log(donor.memory_bytes_per_s / std::max(hardware.memory_bytes_per_s, 1.0))));
   };
-  return *std::min_element(std::begin(kDonors), std::end(kDonors),
-                           [&](const Donor& a, const Donor& b) { return distance(a) < distance(b); });
+  std::vector<Donor> donors(std::begin(kDonors), std::end(kDonors));
+  std::stable_sort(donors.begin(), donors.end(), [&](const Donor& a, const Donor& b) { return distance(a) < distance(b); });
+  return donors;
 }
 
 bool close(Dtype a, Dtype b) {
@@ -56,28 +59,58 @@ bool close(Dtype a, Dtype b) {
 bool is_attention(OpKind kind) { return kind >= OpKind::prefill_attention && kind <= OpKind::sparse_mla; }
 
 using Key = std::tuple<OpKind, Dtype, Dtype>;
-struct Supply {
-  int rank = 0;  // 0: the asked backend's, or the collectives every backend calls; 1: another backend's
+
+struct Supply {  // the surfaces of one kind, pair of formats and backend
+  Key key;
+  bool own = false;
   std::vector<const StoredSurface*> surfaces;
 };
 
-// How far `have` is from `want`, and the doubt that brings; infinite for another kind. Attention kernels differ little
-// between arithmetic formats once the roofline is taken out, GEMMs a lot between widths of the weights.
-std::pair<double, float> substitution(const Key& want, const Key& have, int rank) {
-  if (std::get<0>(want) != std::get<0>(have)) return {std::numeric_limits<double>::infinity(), 0};
-  double cost = 2.0 * rank;
-  float doubt = rank > 0 ? kOtherBackend : 0;
-  const Dtype a = std::get<1>(want), b = std::get<1>(have);
-  if (a != b) {
-    const bool near = close(a, b) || is_attention(std::get<0>(want)) || core::is_communication(std::get<0>(want));
-    cost += near ? 1 : 5 + std::abs(std::log2(core::bytes_per_element(a) / core::bytes_per_element(b)));
-    doubt += near ? kOtherFormat : kForeignFormat;
+struct Substitution {
+  double cost = 0;  // the least is taken
+  float doubt = 0;
+};
+
+bool always_near(OpKind kind) { return is_attention(kind) || core::is_communication(kind); }
+
+// Every engine calls NCCL for these; its all-reduce competes with the engines' own.
+bool shared(OpKind kind, std::string_view backend) { return backend == "nccl" && kind != OpKind::all_reduce; }
+
+// What it takes to answer for formats `dtype` and `kv_dtype` with `supply`, which is of the kind asked for. A format of
+// one's own that is close comes before another backend's, a format of another width after.
+Substitution substitution(Dtype dtype, Dtype kv_dtype, const Supply& supply) {
+  const auto& [kind, have, have_kv] = supply.key;
+  Substitution out;
+  if (!supply.own) out = {3, kOtherBackend};
+  if (dtype != have && ignores_arithmetic(kind)) {
+    out.cost += 0.5;
+  } else if (dtype != have && always_near(kind)) {
+    out.cost += 1;
+    out.doubt += kAttentionFormat;
+  } else if (dtype != have) {
+    const double octaves = std::abs(std::log2(core::bytes_per_element(dtype) / core::bytes_per_element(have)));
+    out.cost += close(dtype, have) ? 1 + octaves : 8 + octaves;
+    out.doubt += close(dtype, have) ? kCloseFormat : kForeignFormat;
   }
-  if (is_attention(std::get<0>(want)) && std::get<2>(want) != std::get<2>(have)) {
-    cost += 1;
-    doubt += kOtherFormat;
+  if (is_attention(kind) && kv_dtype != have_kv) {
+    out.cost += 1;
+    out.doubt += kAttentionFormat;
   }
-  return {cost, doubt};
+  return out;
+}
+
+std::vector<Supply> supplies_of(const std::vector<StoredSurface>& stored, std::string_view backend) {
+  std::map<std::pair<Key, std::string>, Supply> found;
+  for (const StoredSurface& surface : stored) {
+    const Key key{surface.kind, surface.dtype, surface.kv_dtype};
+    Supply& supply = found[{key, surface.backend}];
+    supply.key = key;
+    supply.own = surface.backend == backend || shared(surface.kind, surface.backend);
+    supply.surfaces.push_back(&surface);
+  }
+  std::vector<Supply> out;
+  for (auto& [key, supply] : found) out.push_back(std::move(supply));
+  return out;
 }
 
 }  // namespace
@@ -89,50 +122,50 @@ size_t SurfaceSet::slot_index(OpKind kind, Dtype dtype, Dtype kv_dtype) {
 
 SurfaceSet::SurfaceSet(const Database& database, const core::Hardware& hardware, std::string_view backend) {
   std::vector<StoredSurface> stored = database.surfaces(hardware.name, "");
-  if (stored.empty()) {
-    const Donor& donor = nearest_donor(hardware);
-    stored = database.surfaces(donor.name, "");
-    if (!stored.empty()) borrowed_from_ = donor.name;
-  }
-  build(stored, backend);
+  float doubt = 0;
+  if (stored.empty())
+    for (const Donor& donor : nearest_donors(hardware)) {
+      stored = database.surfaces(donor.name, "");
+      if (stored.empty()) continue;
+      borrowed_from_ = donor.name;
+      doubt = donor.sm_version == hardware.sm_version ? kOtherSystem : kOtherGeneration;
+      break;
+    }
+  build(stored, backend, doubt);
 }
 
-void SurfaceSet::build(const std::vector<StoredSurface>& stored, std::string_view backend) {
-  std::map<std::pair<Key, std::string>, Supply> supplies;
-  for (const StoredSurface& surface : stored) {
-    const bool own = surface.backend == backend;
-    if (own) version_ = surface.version;
-    Supply& supply = supplies[{{surface.kind, surface.dtype, surface.kv_dtype}, surface.backend}];
-    supply.rank = own ? 0 : surface.backend == "nccl" ? 1 : 2;
-    supply.surfaces.push_back(&surface);
-  }
-  std::map<const Supply*, int16_t> decoded;
-  const float system_doubt = borrowed_from_.empty() ? 0 : kOtherSystem;
-  for (size_t slot = 0; slot < slots_.size(); ++slot) {
-    const Key want{static_cast<OpKind>(slot / (core::kDtypes * core::kDtypes)),
-                   static_cast<Dtype>(slot / core::kDtypes % core::kDtypes), static_cast<Dtype>(slot % core::kDtypes)};
-    double least = std::numeric_limits<double>::infinity();
-    const Supply* best = nullptr;
-    for (const auto& [key, supply] : supplies) {
-      const bool shared = key.second == "nccl";  // every engine calls NCCL: no substitute
-      const auto [cost, doubt] = substitution(want, key.first, shared ? 0 : supply.rank);
-      const size_t more = best ? best->surfaces.size() : 0;
-      const double total = cost + (shared ? 0.5 : 0);
-      if (total > least || (total == least && (std::isinf(total) || supply.surfaces.size() <= more))) continue;
-      least = total;
-      best = &supply;
-      slots_[slot].doubt = doubt + system_doubt;
+void SurfaceSet::build(const std::vector<StoredSurface>& stored, std::string_view backend, float doubt) {
+  for (const StoredSurface& surface : stored)
+    if (surface.backend == backend) version_ = surface.version;
+  const std::vector<Supply> supplies = supplies_of(stored, backend);
+  std::vector<int16_t> decoded(supplies.size(), -1);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const auto kind = static_cast<OpKind>(i / (core::kDtypes * core::kDtypes));
+    const auto dtype = static_cast<Dtype>(i / core::kDtypes % core::kDtypes), kv_dtype = static_cast<Dtype>(i % core::kDtypes);
+    std::optional<size_t> best;
+    Substitution least;
+    for (size_t s = 0; s < supplies.size(); ++s) {
+      if (std::get<0>(supplies[s].key) != kind) continue;
+      const Substitution offer = substitution(dtype, kv_dtype, supplies[s]);
+      const bool better = !best || offer.cost < least.cost ||
+                          (offer.cost == least.cost && supplies[s].surfaces.size() > supplies[*best].surfaces.size());
+      if (!better) continue;
+      best = s;
+      least = offer;
     }
-    if (best == nullptr) continue;
-    const auto [it, fresh] = decoded.try_emplace(best, static_cast<int16_t>(groups_.size()));
-    slots_[slot].group = it->second;
-    if (!fresh) continue;
-    Group& group = groups_.emplace_back();
-    for (const StoredSurface* surface : best->surfaces)
-      group.entries.push_back({parse_variant(surface->variant),
-                               decode(surface->body, surface->system + " " + surface->backend + " " +
-                                                         std::string(core::name(surface->kind)))});
+    if (!best) continue;
+    if (decoded[*best] < 0) decoded[*best] = add_group(supplies[*best].surfaces);
+    slots_[i] = {decoded[*best], least.doubt + doubt};
   }
+}
+
+int16_t SurfaceSet::add_group(const std::vector<const StoredSurface*>& surfaces) {
+  Group& group = groups_.emplace_back();
+  for (const StoredSurface* stored : surfaces) {
+    const std::string origin = "surface of " + stored->system + " " + stored->backend;
+    group.entries.push_back({parse_variant(stored->variant), decode(stored->body, origin)});
+  }
+  return static_cast<int16_t>(groups_.size() - 1);
 }
 
 Choice SurfaceSet::find(const core::Op& op) const {

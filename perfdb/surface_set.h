@@ -48,7 +48,8 @@ class SurfaceSet {
   };
 
   static size_t slot_index(core::OpKind kind, core::Dtype dtype, core::Dtype kv_dtype);
-  void build(const std::vector<StoredSurface>& stored, std::string_view backend);
+  void build(const std::vector<StoredSurface>& stored, std::string_view backend, float doubt);
+  int16_t add_group(const std::vector<const StoredSurface*>& surfaces);
 
   std::array<Slot, core::kOpKinds * core::kDtypes * core::kDtypes> slots_{};
   std::vector<Group> groups_;

@@ -25,7 +25,7 @@ Admission read_admission(const core::Fields& fields) {
 BackendModel read_one(models::Backend backend, const core::Fields& f) {
   f.only({"admission", "max_tokens", "memory_fraction", "reserves_output", "host_us", "host_us_per_sequence", "layer_us",
           "prompt_us", "request_ms", "request_ms_per_concurrent", "gemm", "attention", "moe", "communication",
-          "benchmark_shortest", "ttft_spread", "tpot_spread"});
+          "ttft_spread", "tpot_spread"});
   constexpr double kLeastScale = 0.1, kMostScale = 10, kMostUs = 1e6, kMostMs = 1e4, kMostSpread = 3;
   BackendModel m;
   m.backend = backend;
@@ -43,7 +43,6 @@ BackendModel read_one(models::Backend backend, const core::Fields& f) {
   m.attention = f.number("attention", kLeastScale, kMostScale);
   m.moe = f.number("moe", kLeastScale, kMostScale);
   m.communication = f.number("communication", kLeastScale, kMostScale);
-  m.benchmark_shortest = f.number("benchmark_shortest", 0.05, 1);
   m.ttft_spread = f.number("ttft_spread", 0, kMostSpread);
   m.tpot_spread = f.number("tpot_spread", 0, kMostSpread);
   return m;

@@ -30,8 +30,6 @@ struct BackendModel {
   double request_ms_per_concurrent = 0;  // the same, per request in flight
   // Time of a kernel inside a running engine over its time alone in the tables.
   double gemm = 1, attention = 1, moe = 1, communication = 1;
-  // The benchmark client behind the measured points of this backend: lengths uniform in [this, 1] x nominal.
-  double benchmark_shortest = 0.8;
   // Half-width of the 80 % band of ln(measured / predicted) that is left when kernel times are exact.
   double ttft_spread = 0.3, tpot_spread = 0.15;
 };

@@ -15,6 +15,19 @@ struct Request {
   bool operator<(const Request& other) const { return finish_clock > other.finish_clock; }  // heap: earliest on top
 };
 
+// Uniform in [0, 1) over any stretch and without a seed: multiples of an irrational number, Weyl 1916.
+class Spread {
+ public:
+  explicit Spread(double irrational) : step_(irrational) {}
+  double next() {
+    phase_ += step_;
+    return phase_ -= std::floor(phase_);
+  }
+
+ private:
+  double step_, phase_ = 0;
+};
+
 // Requests come in bundles of `weight`, so that the cost does not grow with the concurrency.
 class Follower {
  public:
@@ -43,8 +56,12 @@ class Follower {
  private:
   double batch() const { return weight_ * static_cast<double>(running_.size()); }
 
+  // Arrivals are kept in order; a longer gap lets a later request overtake.
   void issue(double at_us) {
-    if (static_cast<int>(waiting_.size()) < to_issue_) waiting_.push_back(at_us);
+    if (static_cast<int>(waiting_.size()) >= to_issue_) return;
+    const double arrival_us = at_us + 2 * loop_.gap_us * gap_.next();
+    const auto place = std::upper_bound(waiting_.begin() + static_cast<long>(next_), waiting_.end(), arrival_us);
+    waiting_.insert(place, arrival_us);
   }
 
   bool can_admit() const {
@@ -106,12 +123,7 @@ class Follower {
     }
   }
 
-  // Golden-ratio sequence: uniform over any stretch, no seed.
-  double next_output() {
-    phase_ += 0.6180339887498949;
-    phase_ -= std::floor(phase_);
-    return loop_.shortest_output + (loop_.longest_output - loop_.shortest_output) * phase_;
-  }
+  double next_output() { return loop_.shortest_output + (loop_.longest_output - loop_.shortest_output) * length_.next(); }
 
   StepTable& table_;
   Admission admission_;
@@ -120,8 +132,9 @@ class Follower {
   double weight_ = 1;  // requests a bundle stands for
   std::vector<double> waiting_;  // arrivals, in order; those before next_ have been admitted
   size_t next_ = 0;
+  Spread length_{0.6180339887498949}, gap_{0.4142135623730951};  // golden ratio, square root of 2
   std::vector<Request> running_;  // heap
-  double now_us_ = 0, clock_ = 0, phase_ = 0, busy_us_ = 0;
+  double now_us_ = 0, clock_ = 0, busy_us_ = 0;
   double ttft_us_ = 0, tpot_us_ = 0, latency_us_ = 0;
 };
 

@@ -7,7 +7,7 @@
 namespace drydock::simulator {
 
 // How the load is made: `prompts` requests in all, `concurrency` of them in flight, all first ones at once; the next
-// one `gap_us` after an answer is complete. Output lengths uniform in [shortest, longest] tokens.
+// one `gap_us` on average, uniform in [0, 2] of it, after an answer is complete. Output lengths uniform in [shortest, longest] tokens.
 struct ClosedLoop {
   double concurrency = 1;
   double prompts = 10;

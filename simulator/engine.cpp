@@ -87,15 +87,19 @@ Engine::Agg Engine::aggregated(const models::Workload& workload, double concurre
   loop.concurrency = concurrency;
   loop.prompts = concurrency * kPromptsPerSlot;
   loop.slots = static_cast<double>(std::max<int64_t>(1, std::min(max_batch, slots(workload))));
+  loop.gap_us = backend.request_ms * 1e3;
   loop.shortest_output = workload.shortest * static_cast<double>(workload.osl);
   loop.longest_output = workload.longest * static_cast<double>(workload.osl);
   const LoopTimes times = follow(table, backend.admission, loop);
   const double decode_spread = relative_spread(table.decode(times.running));
   const double prefill_spread = relative_spread(table.prefill(1, times.running));
   const double first_ms = outside_ms(concurrency) + table.prefill_latency_us(1) * 1e-3;
+  // The client sees the first token with the first chunk of the stream, and spreads what is left over all tokens.
+  const double gathered_us = static_cast<double>(workload.stream_interval - 1) * times.tpot_us;
+  const double steps = std::max(1.0, lengths.output - 1);
   Agg out;
-  out.ttft_ms = banded(times.ttft_us * 1e-3 + first_ms, std::hypot(prefill_spread, decode_spread), backend.ttft_spread);
-  out.tpot_ms = banded(times.tpot_us * 1e-3, decode_spread, backend.tpot_spread);
+  out.ttft_ms = banded((times.ttft_us + gathered_us) * 1e-3 + first_ms, std::hypot(prefill_spread, decode_spread), backend.ttft_spread);
+  out.tpot_ms = banded((times.tpot_us - std::min(gathered_us / steps, times.tpot_us / 2)) * 1e-3, decode_spread, backend.tpot_spread);
   out.requests_per_s = inverse(banded(times.latency_us * 1e-6 + first_ms * 1e-3, decode_spread, backend.tpot_spread), concurrency);
   out.running = times.running;
   return out;

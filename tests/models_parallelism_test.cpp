@@ -1,0 +1,43 @@
+#include <doctest/doctest.h>
+
+#include "models/catalogue.h"
+#include "models/lowering.h"
+
+using namespace drydock::models;
+
+namespace {
+
+std::string reason(const char* model, const Parallelism& p, const char* precision = "auto") {
+  const Architecture a = find_model(model);
+  return why_illegal(a, choose_precision(a, precision), p).value_or("legal");
+}
+
+}  // namespace
+
+TEST_CASE("legal combinations pass") {
+  CHECK(reason("Qwen/Qwen3-32B", {8, 2, 1, 1, 1}) == "legal");
+  CHECK(reason("meta-llama/Llama-3.1-70B", {16, 1, 1, 1, 1}) == "legal");  // KV heads replicated
+  CHECK(reason("deepseek-ai/DeepSeek-R1", {1, 1, 64, 1, 64}) == "legal");
+  CHECK(reason("deepseek-ai/DeepSeek-R1", {8, 1, 1, 2, 4}) == "legal");
+  CHECK(reason("Qwen3.5-397B-A17B", {16, 1, 1, 16, 1}) == "legal");  // 16 key heads of the delta net, 2 KV heads
+}
+
+TEST_CASE("illegal ones say why in one line") {
+  CHECK(reason("Qwen/Qwen3-32B", {3, 1, 1, 1, 1}) == "64 heads do not divide over tp 3");
+  CHECK(reason("Qwen/Qwen3-32B", {1, 65, 1, 1, 1}) == "64 layers are fewer than pp 65");
+  CHECK(reason("Qwen/Qwen3-32B", {0, 1, 1, 1, 1}) == "every parallel size is at least 1");
+  CHECK(reason("Qwen/Qwen3-32B", {1, 1, 2, 1, 1}) ==
+        "attention_dp is for MoE models; a dense model takes more replicas");
+  CHECK(reason("Qwen/Qwen3-32B", {2, 1, 1, 1, 2}) == "the model has no experts: moe_tp and ep must be 1");
+  CHECK(reason("deepseek-ai/DeepSeek-R1", {8, 1, 1, 1, 1}) == "moe_tp 1 x ep 1 must be tp 8 x attention_dp 1");
+  CHECK(reason("deepseek-ai/DeepSeek-R1", {1, 1, 48, 1, 48}) == "256 experts do not divide over ep 48");
+  // Blocks of 128 can't be cut: 18432 / 32 = 576 and 1536 / 16 = 96.
+  CHECK(reason("Qwen/Qwen3-235B-A22B-FP8", {16, 1, 1, 16, 1}) ==
+        "expert width of 1536 does not divide over 16 in blocks of 128");
+  CHECK(reason("deepseek-ai/DeepSeek-R1", {32, 1, 1, 32, 1}) ==
+        "FFN width of 18432 does not divide over 32 in blocks of 128");
+  CHECK(reason("deepseek-ai/DeepSeek-R1", {32, 1, 1, 32, 1}, "bf16") == "legal");
+  // 65536 x 65536 does not wrap around to 0.
+  CHECK(reason("deepseek-ai/DeepSeek-R1", {1, 1, 1, 65536, 65536}) ==
+        "moe_tp 65536 x ep 65536 must be tp 1 x attention_dp 1");
+}
