@@ -31,7 +31,9 @@ std::string limits(const models::Plan& plan) {
 }
 
 // "812 (590..1120)"
-std::string with_band(const Figure& f) { return fmt::format("{} ({}..{})", human(f.value), human(f.low), human(f.high)); }
+std::string with_band(const Figure& f) {
+  return fmt::format("{} ({}..{})", human(f.value), human(f.low), human(f.high));
+}
 
 std::string targets_text(const models::Slo& slo) {
   std::string out;
@@ -51,22 +53,28 @@ std::string load_text(const models::Workload& w) {
 }
 
 void print_head(const Question& q, const Answer& a, double wall_ms) {
-  fmt::print("{} {} on up to {} x {}{}, {}\n", q.model, q.precision, q.gpus, q.system, q.decode_system.empty() ? "" : " + " + q.decode_system, targets_text(q.slo));
-  fmt::print("{} tokens in, {} out, {:.0f}% of the prompt cached, {}\n", q.workload.isl, q.workload.osl, q.workload.prefix_hit * 100, load_text(q.workload));
+  fmt::print("{} {} on up to {} x {}{}, {}\n", q.model, q.precision, q.gpus, q.system,
+             q.decode_system.empty() ? "" : " + " + q.decode_system, targets_text(q.slo));
+  fmt::print("{} tokens in, {} out, {:.0f}% of the prompt cached, {}\n", q.workload.isl, q.workload.osl,
+             q.workload.prefix_hit * 100, load_text(q.workload));
   const auto& c = a.counts;
-  fmt::print("{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced, {} meet the targets ({:.1f} ms)\n\n", c.enumerated, c.illegal, c.out_of_memory,
-             c.overloaded, c.priced, c.meeting_slo, wall_ms);
+  fmt::print(
+      "{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced, {} meet the targets ({:.1f} ms)\n\n",
+      c.enumerated, c.illegal, c.out_of_memory, c.overloaded, c.priced, c.meeting_slo, wall_ms);
 }
 
 void print_plans(const std::vector<Ranked>& plans) {
   const bool priced = !plans.empty() && plans.front().plan.prediction->cost_per_million_tokens;
-  Table table({"#", "backend", "GPUs", "workers", "batch", "TTFT ms", "TPOT ms", "tok/s/user", "tok/s/GPU", priced ? "cost/Mtok" : "GPUh/Mtok"}, "rlrllrrrrr");
+  Table table({"#", "backend", "GPUs", "workers", "batch", "TTFT ms", "TPOT ms", "tok/s/user", "tok/s/GPU",
+               priced ? "cost/Mtok" : "GPUh/Mtok"},
+              "rlrllrrrrr");
   for (size_t i = 0; i < plans.size(); ++i) {
     const models::Plan& plan = plans[i].plan;
     const models::Prediction& p = *plan.prediction;
     const Figure& cost = priced ? *p.cost_per_million_tokens : p.gpu_hours_per_million_tokens;
-    table.row({std::to_string(i + 1), std::string(models::name(plan.backend)), std::to_string(plan.gpus()), shapes(plan), limits(plan), human(p.ttft_ms.value),
-               human(p.tpot_ms.value), human(p.tokens_per_s_per_user.value), human(p.tokens_per_s_per_gpu.value), human(cost.value)});
+    table.row({std::to_string(i + 1), std::string(models::name(plan.backend)), std::to_string(plan.gpus()),
+               shapes(plan), limits(plan), human(p.ttft_ms.value), human(p.tpot_ms.value),
+               human(p.tokens_per_s_per_user.value), human(p.tokens_per_s_per_gpu.value), human(cost.value)});
   }
   fmt::print("{}\n", table.text());
 }
@@ -82,8 +90,8 @@ std::vector<std::string> nearest_to(const models::Slo& slo) {
 
 void print_misses(const Question& q, const Answer& a) {
   if (a.nearest.empty()) {
-    fmt::print("Nothing can run this: of {} candidates {} are illegal, {} do not fit, {} can't keep up.\n", a.counts.enumerated, a.counts.illegal,
-               a.counts.out_of_memory, a.counts.overloaded);
+    fmt::print("Nothing can run this: of {} candidates {} are illegal, {} do not fit, {} can't keep up.\n",
+               a.counts.enumerated, a.counts.illegal, a.counts.out_of_memory, a.counts.overloaded);
     for (const auto& [reason, n] : a.counts.reasons) fmt::print("  {} x {}\n", n, reason);
     if (a.counts.overloaded > 0) fmt::print("More --gpus or less --rate would help.\n");
     return;
@@ -92,7 +100,8 @@ void print_misses(const Question& q, const Answer& a) {
   print_plans(a.nearest);
   const auto names = nearest_to(q.slo);
   for (size_t i = 0; i < a.nearest.size() && i < names.size(); ++i)
-    fmt::print("  #{} is nearest to {}; {} binds: {} x its target\n", i + 1, i == 0 ? "all targets" : names[i], a.nearest[i].binding, human(a.nearest[i].tightness));
+    fmt::print("  #{} is nearest to {}; {} binds: {} x its target\n", i + 1, i == 0 ? "all targets" : names[i],
+               a.nearest[i].binding, human(a.nearest[i].tightness));
 }
 
 // Output tokens/s/GPU over tokens/s/user of the front, as a small picture.
@@ -105,19 +114,30 @@ void print_front(const std::vector<Ranked>& front) {
   for (const Ranked& r : front) most_user = std::max(most_user, user(r)), most_gpu = std::max(most_gpu, gpu(r));
   std::vector<std::string> rows(kHeight, std::string(kWidth, ' '));
   for (const Ranked& r : front) {
-    const int x = static_cast<int>(user(r) / most_user * (kWidth - 1)), y = static_cast<int>(gpu(r) / most_gpu * (kHeight - 1));
+    const int x = static_cast<int>(user(r) / most_user * (kWidth - 1)),
+              y = static_cast<int>(gpu(r) / most_gpu * (kHeight - 1));
     char& cell = rows[static_cast<size_t>(kHeight - 1 - y)][static_cast<size_t>(x)];
     if (cell != '#') cell = r.meets_slo ? '#' : 'o';
   }
-  fmt::print("tokens/s/GPU (up to {}) over tokens/s/user (up to {}); # meets the targets, o does not\n", human(most_gpu), human(most_user));
+  fmt::print("tokens/s/GPU (up to {}) over tokens/s/user (up to {}); # meets the targets, o does not\n",
+             human(most_gpu), human(most_user));
   for (const std::string& row : rows) fmt::print("  |{}\n", row.substr(0, row.find_last_not_of(' ') + 1));
   fmt::print("  +{}\n\n", std::string(kWidth, '-'));
 }
 
 Json pool_json(const models::Pool& pool) {
   const models::Parallelism& p = pool.parallelism;
-  return {{"system", pool.system}, {"tp", p.tp}, {"pp", p.pp}, {"ep", p.ep}, {"moe_tp", p.moe_tp}, {"attention_dp", p.attention_dp},
-          {"gpus_per_worker", p.gpus()}, {"replicas", pool.replicas}, {"max_batch", pool.max_batch}, {"max_tokens", pool.max_tokens}, {"kv_blocks", pool.kv_blocks}};
+  return {{"system", pool.system},
+          {"tp", p.tp},
+          {"pp", p.pp},
+          {"ep", p.ep},
+          {"moe_tp", p.moe_tp},
+          {"attention_dp", p.attention_dp},
+          {"gpus_per_worker", p.gpus()},
+          {"replicas", pool.replicas},
+          {"max_batch", pool.max_batch},
+          {"max_tokens", pool.max_tokens},
+          {"kv_blocks", pool.kv_blocks}};
 }
 
 Json ranked_json(const Ranked& ranked) {
@@ -139,8 +159,14 @@ void put(Json& json, const char* field, const std::optional<T>& value) {
 }
 
 Json question_json(const Question& q) {
-  Json out = {{"model", q.model}, {"precision", q.precision}, {"kv_precision", q.kv_precision}, {"system", q.system}, {"gpus", q.gpus},
-              {"isl", q.workload.isl}, {"osl", q.workload.osl}, {"prefix_hit", q.workload.prefix_hit}};
+  Json out = {{"model", q.model},
+              {"precision", q.precision},
+              {"kv_precision", q.kv_precision},
+              {"system", q.system},
+              {"gpus", q.gpus},
+              {"isl", q.workload.isl},
+              {"osl", q.workload.osl},
+              {"prefix_hit", q.workload.prefix_hit}};
   if (!q.decode_system.empty()) out["decode_system"] = q.decode_system;
   put(out, "rate", q.workload.rate);
   put(out, "concurrency", q.workload.concurrency);
@@ -163,8 +189,13 @@ std::string pool_text(const models::Pool& pool) {
 }
 
 Json plan_json(const models::Plan& plan) {
-  Json out = {{"mode", models::name(plan.mode)}, {"backend", models::name(plan.backend)}, {"backend_version", plan.backend_version},
-              {"model", plan.model}, {"precision", plan.precision}, {"kv_precision", plan.kv_precision}, {"gpus", plan.gpus()}};
+  Json out = {{"mode", models::name(plan.mode)},
+              {"backend", models::name(plan.backend)},
+              {"backend_version", plan.backend_version},
+              {"model", plan.model},
+              {"precision", plan.precision},
+              {"kv_precision", plan.kv_precision},
+              {"gpus", plan.gpus()}};
   for (const models::Pool& pool : plan.pools) out[std::string(models::name(pool.role))] = pool_json(pool);
   const models::Prediction& p = *plan.prediction;
   out["ttft_ms"] = figure_json(p.ttft_ms);
@@ -183,13 +214,28 @@ Json detail_json(const std::vector<PoolDetail>& pools) {
   for (const PoolDetail& pool : pools) {
     Json ops = Json::array(), provenance = Json::object();
     for (const auto& op : pool.ops)
-      ops.push_back({{"module", models::name(op.module)}, {"op", core::name(op.kind)}, {"dtype", core::name(op.dtype)}, {"us", op.us}, {"share", op.share},
+      ops.push_back({{"module", models::name(op.module)},
+                     {"op", core::name(op.kind)},
+                     {"dtype", core::name(op.dtype)},
+                     {"us", op.us},
+                     {"share", op.share},
                      {"provenance", core::name(op.provenance)}});
-    for (int i = 0; i < core::kProvenances; ++i) provenance[std::string(core::name(static_cast<core::Provenance>(i)))] = pool.provenance[static_cast<size_t>(i)];
+    for (int i = 0; i < core::kProvenances; ++i)
+      provenance[std::string(core::name(static_cast<core::Provenance>(i)))] = pool.provenance[static_cast<size_t>(i)];
     const auto& m = pool.memory;
-    out.push_back({{"role", models::name(pool.role)}, {"phase", models::name(pool.phase)}, {"batch", pool.batch}, {"kernel_version", pool.kernel_version},
-                   {"borrowed_from", pool.borrowed_from}, {"provenance", provenance}, {"ops", ops},
-                   {"memory_bytes", {{"gpu", pool.memory_bytes}, {"weights", m.weights}, {"activations", m.activations}, {"communication", m.communication}, {"runtime", m.runtime}}},
+    out.push_back({{"role", models::name(pool.role)},
+                   {"phase", models::name(pool.phase)},
+                   {"batch", pool.batch},
+                   {"kernel_version", pool.kernel_version},
+                   {"borrowed_from", pool.borrowed_from},
+                   {"provenance", provenance},
+                   {"ops", ops},
+                   {"memory_bytes",
+                    {{"gpu", pool.memory_bytes},
+                     {"weights", m.weights},
+                     {"activations", m.activations},
+                     {"communication", m.communication},
+                     {"runtime", m.runtime}}},
                    {"kv_tokens_per_rank", pool.kv_tokens}});
   }
   return out;
@@ -207,55 +253,76 @@ Json answer_json(const Question& q, const Answer& a, configurator::Resources& re
   }
   out["pareto"] = ranked_list(a.pareto);
   if (!a.plans.empty()) out["breakdown"] = detail_json(configurator::explain(a.plans.front().plan, resources));
-  out["searched"] = {{"enumerated", c.enumerated}, {"illegal", c.illegal}, {"out_of_memory", c.out_of_memory}, {"overloaded", c.overloaded},
-                     {"priced", c.priced}, {"meeting_slo", c.meeting_slo}, {"reasons", reasons}};
+  out["searched"] = {{"enumerated", c.enumerated}, {"illegal", c.illegal}, {"out_of_memory", c.out_of_memory},
+                     {"overloaded", c.overloaded}, {"priced", c.priced},   {"meeting_slo", c.meeting_slo},
+                     {"reasons", reasons}};
   out["wall_ms"] = wall_ms;
   return out;
 }
 
 void print_details(const std::vector<PoolDetail>& pools) {
   for (const PoolDetail& pool : pools) {
-    fmt::print("One {} step of {} sequence{}{}:\n", models::name(pool.phase), human(pool.batch), pool.batch == 1 ? "" : "s",
+    fmt::print("One {} step of {} sequence{}{}:\n", models::name(pool.phase), human(pool.batch),
+               pool.batch == 1 ? "" : "s",
                pool.role == models::Role::worker ? "" : fmt::format(" on a {} worker", models::name(pool.role)));
     Table table({"where", "op", "dtype", "us", "share", "rests on"}, "lllrrl");
     for (size_t i = 0; i < pool.ops.size() && i < 8; ++i) {
       const auto& op = pool.ops[i];
-      table.row({std::string(models::name(op.module)), std::string(core::name(op.kind)), std::string(core::name(op.dtype)), human(op.us), percent(op.share), std::string(core::name(op.provenance))});
+      table.row({std::string(models::name(op.module)), std::string(core::name(op.kind)),
+                 std::string(core::name(op.dtype)), human(op.us), percent(op.share),
+                 std::string(core::name(op.provenance))});
     }
     fmt::print("{}", table.text());
     std::string rests;
     for (int i = 0; i < core::kProvenances; ++i)
-      if (const double share = pool.provenance[static_cast<size_t>(i)]; share >= 0.005) rests += fmt::format("{}{} {}", rests.empty() ? "" : ", ", percent(share), core::name(static_cast<core::Provenance>(i)));
-    fmt::print("  kernel time: {}{}{}\n", rests, pool.kernel_version.empty() ? "" : "; tables of version " + pool.kernel_version,
+      if (const double share = pool.provenance[static_cast<size_t>(i)]; share >= 0.005)
+        rests += fmt::format("{}{} {}", rests.empty() ? "" : ", ", percent(share),
+                             core::name(static_cast<core::Provenance>(i)));
+    fmt::print("  kernel time: {}{}{}\n", rests,
+               pool.kernel_version.empty() ? "" : "; tables of version " + pool.kernel_version,
                pool.borrowed_from.empty() ? "" : "; efficiencies borrowed from " + pool.borrowed_from);
     const auto& m = pool.memory;
-    fmt::print("  memory of a GPU: {} weights, {} activations, {} buffers and runtime of {}; KV cache for {:.0f} tokens a rank\n\n", human_bytes(m.weights),
-               human_bytes(m.activations), human_bytes(m.communication + m.runtime), human_bytes(pool.memory_bytes), pool.kv_tokens);
+    fmt::print(
+        "  memory of a GPU: {} weights, {} activations, {} buffers and runtime of {}; KV cache for {:.0f} tokens a "
+        "rank\n\n",
+        human_bytes(m.weights), human_bytes(m.activations), human_bytes(m.communication + m.runtime),
+        human_bytes(pool.memory_bytes), pool.kv_tokens);
   }
 }
 
-void print_answer(const Question& q, const Answer& a, configurator::Resources& resources, double wall_ms, const std::string& out_dir) {
+void print_answer(const Question& q, const Answer& a, configurator::Resources& resources, double wall_ms,
+                  const std::string& out_dir) {
   for (const std::string& warning : resources.model(q.model).warnings) fmt::print("warning: {}\n", warning);
   print_head(q, a, wall_ms);
   if (a.plans.empty()) return print_misses(q, a);
   print_plans(a.plans);
   const Ranked& first = a.plans.front();
   const models::Prediction& p = *first.plan.prediction;
-  fmt::print("#1 with its 80% bands: TTFT {} ms, TPOT {} ms, {} tokens/s/GPU\n", with_band(p.ttft_ms), with_band(p.tpot_ms), with_band(p.tokens_per_s_per_gpu));
-  if (!first.binding.empty()) fmt::print("The target that binds is {}: {} of it is used.\n", first.binding, percent(first.tightness));
+  fmt::print("#1 with its 80% bands: TTFT {} ms, TPOT {} ms, {} tokens/s/GPU\n", with_band(p.ttft_ms),
+             with_band(p.tpot_ms), with_band(p.tokens_per_s_per_gpu));
+  if (!first.binding.empty())
+    fmt::print("The target that binds is {}: {} of it is used.\n", first.binding, percent(first.tightness));
   fmt::print("\n");
   print_front(a.pareto);
   print_details(configurator::explain(first.plan, resources));
-  if (out_dir.empty()) fmt::print("--out DIR writes the plans and the runtime's configuration.\n");
-  else fmt::print("Written to {}: plan.json (#1), plans/1.json.., pareto.csv, runtime.json\nNext: drydock estimate --plan {}/plan.json\n", out_dir, out_dir);
+  if (out_dir.empty())
+    fmt::print("--out DIR writes the plans and the runtime's configuration.\n");
+  else
+    fmt::print(
+        "Written to {}: plan.json (#1), plans/1.json.., pareto.csv, runtime.json\nNext: drydock estimate --plan "
+        "{}/plan.json\n",
+        out_dir, out_dir);
 }
 
 std::string pareto_csv(const std::vector<Ranked>& front) {
-  std::string out = "tokens_per_s_per_user,tokens_per_s_per_gpu,ttft_ms,tpot_ms,meets_slo,backend,mode,gpus,workers,max_batch\n";
+  std::string out =
+      "tokens_per_s_per_user,tokens_per_s_per_gpu,ttft_ms,tpot_ms,meets_slo,backend,mode,gpus,workers,max_batch\n";
   for (const Ranked& r : front) {
     const models::Prediction& p = *r.plan.prediction;
-    out += fmt::format("{:.4f},{:.4f},{:.4f},{:.4f},{},{},{},{},{},{}\n", p.tokens_per_s_per_user.value, p.tokens_per_s_per_gpu.value, p.ttft_ms.value, p.tpot_ms.value,
-                       r.meets_slo ? 1 : 0, models::name(r.plan.backend), models::name(r.plan.mode), r.plan.gpus(), core::csv_field(shapes(r.plan)), core::csv_field(limits(r.plan)));
+    out += fmt::format("{:.4f},{:.4f},{:.4f},{:.4f},{},{},{},{},{},{}\n", p.tokens_per_s_per_user.value,
+                       p.tokens_per_s_per_gpu.value, p.ttft_ms.value, p.tpot_ms.value, r.meets_slo ? 1 : 0,
+                       models::name(r.plan.backend), models::name(r.plan.mode), r.plan.gpus(),
+                       core::csv_field(shapes(r.plan)), core::csv_field(limits(r.plan)));
   }
   return out;
 }

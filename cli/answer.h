@@ -9,10 +9,11 @@
 
 namespace drydock::cli {
 
-core::Json answer_json(const configurator::Question& question, const configurator::Answer& answer, configurator::Resources& resources, double wall_ms);
+core::Json answer_json(const configurator::Question& question, const configurator::Answer& answer,
+                       configurator::Resources& resources, double wall_ms);
 
-void print_answer(const configurator::Question& question, const configurator::Answer& answer, configurator::Resources& resources,
-                  double wall_ms, const std::string& out_dir);
+void print_answer(const configurator::Question& question, const configurator::Answer& answer,
+                  configurator::Resources& resources, double wall_ms, const std::string& out_dir);
 
 std::string pareto_csv(const std::vector<configurator::Ranked>& front);
 

@@ -27,7 +27,8 @@ core::Error bad(std::string_view flag, const std::string& text, const std::strin
 
 void add_common(CLI::App& command, Context& context) {
   command.add_option("--db", context.database, "performance database (default: the shipped one)")->type_name("FILE");
-  command.add_option("--calibration", context.calibration, "backend figures (default: the shipped ones)")->type_name("FILE");
+  command.add_option("--calibration", context.calibration, "backend figures (default: the shipped ones)")
+      ->type_name("FILE");
   command.add_flag("--json", context.json, "one JSON object on stdout");
 }
 
@@ -74,9 +75,14 @@ double parse_ms(const std::string& text, std::string_view flag) {
   double value = 0;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
   const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
-  const double factor = unit.empty() || unit == "ms" ? 1 : unit == "s" ? 1000 : unit == "us" ? 1e-3 : unit == "min" ? 60'000 : 0;
+  const double factor = unit.empty() || unit == "ms" ? 1
+                        : unit == "s"                ? 1000
+                        : unit == "us"               ? 1e-3
+                        : unit == "min"              ? 60'000
+                                                     : 0;
   constexpr double kMostMs = 1e9;
-  if (status != std::errc{} || factor == 0 || !(value > 0 && value * factor <= kMostMs)) throw bad(flag, text, "a time above 0 such as 20, 20ms or 1.5s");
+  if (status != std::errc{} || factor == 0 || !(value > 0 && value * factor <= kMostMs))
+    throw bad(flag, text, "a time above 0 such as 20, 20ms or 1.5s");
   return value * factor;
 }
 

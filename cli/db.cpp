@@ -1,7 +1,7 @@
-#include <memory>
+#include <fmt/format.h>
 #include <unistd.h>
 
-#include <fmt/format.h>
+#include <memory>
 
 #include "cli/command.h"
 #include "core/error.h"
@@ -34,7 +34,7 @@ std::filesystem::path writable(const Context& context) {
 }
 
 core::Json content_json(const Database::Content& c) {
-  return {{"system", c.system},   {"backend", c.backend},           {"version", c.version},
+  return {{"system", c.system},       {"backend", c.backend},           {"version", c.version},
           {"op", core::name(c.kind)}, {"measurements", c.measurements}, {"surfaces", c.surfaces},
           {"source", c.source}};
 }
@@ -98,8 +98,8 @@ void print_rows(const std::vector<perfdb::Measurement>& rows, size_t found) {
   }
   Table table({"us", "system", "backend", "version", "source", "op"}, "rlllll");
   for (const perfdb::Measurement& m : rows)
-    table.row({human(m.latency_us), m.origin.system, m.origin.backend, m.origin.version, m.origin.source,
-               core::key(m.op)});
+    table.row(
+        {human(m.latency_us), m.origin.system, m.origin.backend, m.origin.version, m.origin.source, core::key(m.op)});
   fmt::print("{}", table.text(""));
   if (found > rows.size()) fmt::print("{} more; --json and `drydock db export` give all\n", found - rows.size());
 }
@@ -114,8 +114,10 @@ void query(const Options& o, const Context& context) {
   database.read(filter_of(o), [&](const perfdb::Measurement& m) {
     if (op && !(m.op == *op)) return;
     ++found;
-    if (context.json) list.push_back(measurement_json(m));
-    else if (shown.size() < kMostRowsShown) shown.push_back(m);
+    if (context.json)
+      list.push_back(measurement_json(m));
+    else if (shown.size() < kMostRowsShown)
+      shown.push_back(m);
   });
   const auto lookup = looked_up(o, context, database);
   if (!context.json) return print_rows(shown, found);
@@ -148,22 +150,28 @@ void import(const Options& o, const Context& context) {
     });
   });
   if (shows) fmt::print(stderr, "\r{:20}\r", "");
-  if (context.json) print_json("drydock.db.import", {{"rows", rows}, {"db", context.database}});
-  else fmt::print("{} rows imported into {}\n", rows, context.database);
+  if (context.json)
+    print_json("drydock.db.import", {{"rows", rows}, {"db", context.database}});
+  else
+    fmt::print("{} rows imported into {}\n", rows, context.database);
 }
 
 void export_rows(const Options& o, const Context& context) {
   if (o.out.empty()) throw core::Error("--out is missing; it names the CSV to write");
   const int64_t rows = perfdb::export_csv(Database::open(file_of(context), Access::read), o.out);
-  if (context.json) print_json("drydock.db.export", {{"rows", rows}, {"out", o.out}});
-  else fmt::print("{} rows written to {}\n", rows, o.out);
+  if (context.json)
+    print_json("drydock.db.export", {{"rows", rows}, {"out", o.out}});
+  else
+    fmt::print("{} rows written to {}\n", rows, o.out);
 }
 
 void merge(const Options& o, const Context& context) {
   if (o.from.empty()) throw core::Error("--from is missing; it names the database to add");
   const int64_t rows = changed_rows(context, [&](Database& database) { return database.merge(o.from); });
-  if (context.json) print_json("drydock.db.merge", {{"rows", rows}, {"db", context.database}});
-  else fmt::print("{} rows merged into {}\n", rows, context.database);
+  if (context.json)
+    print_json("drydock.db.merge", {{"rows", rows}, {"db", context.database}});
+  else
+    fmt::print("{} rows merged into {}\n", rows, context.database);
 }
 
 }  // namespace

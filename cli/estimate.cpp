@@ -28,9 +28,11 @@ models::Plan asked(const Options& o) {
   models::Workload& w = plan.workload;
   if (!o.isl.empty()) w.isl = parse_count(o.isl, "--isl", kMostTokens);
   if (!o.osl.empty()) w.osl = parse_count(o.osl, "--osl", kMostTokens);
-  if (!o.prefix_hit.empty()) w.prefix_hit = o.prefix_hit == "0" ? 0 : parse_positive(o.prefix_hit, "--prefix-hit", 0.999999);
+  if (!o.prefix_hit.empty())
+    w.prefix_hit = o.prefix_hit == "0" ? 0 : parse_positive(o.prefix_hit, "--prefix-hit", 0.999999);
   if (!o.concurrency.empty() && !o.rate.empty()) throw core::Error("--rate and --concurrency: give one of them");
-  if (!o.concurrency.empty()) w.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight)), w.rate.reset();
+  if (!o.concurrency.empty())
+    w.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight)), w.rate.reset();
   if (!o.rate.empty()) w.rate = parse_positive(o.rate, "--rate", kMostRate), w.concurrency.reset();
   return plan;
 }
@@ -39,16 +41,20 @@ void check_context(const models::Plan& plan, configurator::Resources& resources)
   const models::Architecture& a = resources.model(plan.model);
   const models::Workload& w = plan.workload;
   if (w.isl + w.osl > a.max_context)
-    throw core::Error(fmt::format("--isl {} and --osl {} are more than the context of {}, {} tokens", w.isl, w.osl, a.name, a.max_context));
+    throw core::Error(fmt::format("--isl {} and --osl {} are more than the context of {}, {} tokens", w.isl, w.osl,
+                                  a.name, a.max_context));
 }
 
 void print_prediction(const models::Plan& plan) {
   const models::Prediction& p = *plan.prediction;
   std::string pools;
   for (const models::Pool& pool : plan.pools) pools += (pools.empty() ? "" : " + ") + pool_text(pool);
-  fmt::print("{} {} on {}: {}, {} GPUs\n\n", plan.model, plan.precision, models::name(plan.backend), pools, plan.gpus());
+  fmt::print("{} {} on {}: {}, {} GPUs\n\n", plan.model, plan.precision, models::name(plan.backend), pools,
+             plan.gpus());
   Table table({"figure", "value", "80% band"}, "lrr");
-  const auto row = [&](const char* name, const core::Figure& f) { table.row({name, human(f.value), human(f.low) + " .. " + human(f.high)}); };
+  const auto row = [&](const char* name, const core::Figure& f) {
+    table.row({name, human(f.value), human(f.low) + " .. " + human(f.high)});
+  };
   row("TTFT ms", p.ttft_ms);
   row("TPOT ms", p.tpot_ms);
   row("request ms", p.request_latency_ms);
@@ -65,7 +71,8 @@ void estimate_plan(const Options& o, Context& context) {
   models::Plan plan = asked(o);
   check_context(plan, resources);
   plan.prediction = configurator::predict(plan, resources);
-  if (!plan.prediction) throw core::Error(fmt::format("--rate {}: is more than the plan can serve", plan.workload.rate.value_or(0)));
+  if (!plan.prediction)
+    throw core::Error(fmt::format("--rate {}: is more than the plan can serve", plan.workload.rate.value_or(0)));
   const auto details = configurator::explain(plan, resources);
   if (!context.json) {
     print_prediction(plan);
@@ -87,8 +94,10 @@ void estimate_points(const Options& o, Context& context) {
   core::write_file(o.out, configurator::predictions_csv(points, predictions));
   int64_t predicted = 0;
   for (const auto& p : predictions) predicted += p.prediction.has_value();
-  if (context.json) print_json("drydock.points", {{"rows", points.rows()}, {"predicted", predicted}, {"out", o.out}});
-  else fmt::print("{} of {} rows predicted, written to {}\n", predicted, points.rows(), o.out);
+  if (context.json)
+    print_json("drydock.points", {{"rows", points.rows()}, {"predicted", predicted}, {"out", o.out}});
+  else
+    fmt::print("{} of {} rows predicted, written to {}\n", predicted, points.rows(), o.out);
 }
 
 }  // namespace
@@ -105,12 +114,15 @@ void add_estimate(CLI::App& app, Context& context) {
   command->add_option("--rate", o->rate, "requests/s (default: the plan's)");
   command->add_option("--prefix-hit", o->prefix_hit, "share of the prompt that is cached (default: the plan's)");
   add_common(*command, context);
-  command->footer("Examples:\n  drydock estimate --plan deployment/plan.json --concurrency 64\n"
-                  "  drydock estimate --points points.csv --out predictions.csv");
+  command->footer(
+      "Examples:\n  drydock estimate --plan deployment/plan.json --concurrency 64\n"
+      "  drydock estimate --points points.csv --out predictions.csv");
   command->callback([=, &context] {
     if (o->plan.empty() == o->points.empty()) throw core::Error("--plan or --points: give one of them");
-    if (o->plan.empty()) estimate_points(*o, context);
-    else estimate_plan(*o, context);
+    if (o->plan.empty())
+      estimate_points(*o, context);
+    else
+      estimate_plan(*o, context);
   });
 }
 

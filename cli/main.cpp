@@ -32,20 +32,25 @@ std::string one_line(const CLI::App& app, const CLI::ParseError& error) {
   const std::string first = printable(rest.front());
   std::vector<std::string> known;
   if (first.starts_with("-")) {
-    for (const CLI::Option* option : at->get_options()) known.push_back("--" + (option->get_lnames().empty() ? "" : option->get_lnames().front()));
+    for (const CLI::Option* option : at->get_options())
+      known.push_back("--" + (option->get_lnames().empty() ? "" : option->get_lnames().front()));
   } else {
-    for (const CLI::App* command : at->get_subcommands([](const CLI::App*) { return true; })) known.push_back(command->get_name());
+    for (const CLI::App* command : at->get_subcommands([](const CLI::App*) { return true; }))
+      known.push_back(command->get_name());
   }
-  return "'" + first.substr(0, 80) + "' is not known" + core::suggestion(first, known) + (at == &app ? "" : " (drydock " + at->get_name() + " --help lists them)");
+  return "'" + first.substr(0, 80) + "' is not known" + core::suggestion(first, known) +
+         (at == &app ? "" : " (drydock " + at->get_name() + " --help lists them)");
 }
 
 int run(int argc, char** argv) {
   cli::Context context;
-  CLI::App app{"Drydock: which deployment of a large language model meets a service level at the lowest cost", "drydock"};
+  CLI::App app{"Drydock: which deployment of a large language model meets a service level at the lowest cost",
+               "drydock"};
   app.set_version_flag("--version", DRYDOCK_VERSION);
   app.require_subcommand(1);
-  app.footer("Example:\n  drydock recommend --model Qwen/Qwen3-32B --precision fp8 --system h200_sxm --gpus 16 \\\n"
-             "    --isl 4000 --osl 1000 --ttft 1000 --tpot 20\nExit codes: 0 done, 2 bad input, 3 nothing meets the targets");
+  app.footer(
+      "Example:\n  drydock recommend --model Qwen/Qwen3-32B --precision fp8 --system h200_sxm --gpus 16 \\\n"
+      "    --isl 4000 --osl 1000 --ttft 1000 --tpot 20\nExit codes: 0 done, 2 bad input, 3 nothing meets the targets");
   cli::add_recommend(app, context);
   cli::add_size(app, context);
   cli::add_estimate(app, context);

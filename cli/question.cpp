@@ -15,7 +15,9 @@ namespace {
 constexpr int64_t kMostTokens = 10'000'000, kMostGpus = 16384, kMostTop = 1000, kMostInFlight = 10'000'000;
 constexpr double kMostRate = 1e7, kMostPrice = 1e5;
 
-core::Error missing(const char* flag) { return core::Error(std::string(flag) + " is missing; `drydock recommend --help` shows an example"); }
+core::Error missing(const char* flag) {
+  return core::Error(std::string(flag) + " is missing; `drydock recommend --help` shows an example");
+}
 
 int64_t needed_count(const std::string& text, const char* flag, int64_t most) {
   if (text.empty()) throw missing(flag);
@@ -38,17 +40,33 @@ T choice(const std::string& text, const char* flag, const std::vector<std::pair<
     names.push_back(name);
     list += (list.empty() ? "" : ", ") + name;
   }
-  throw core::Error(std::string(flag) + " '" + text.substr(0, 60) + "': want one of " + list + core::suggestion(text, names));
+  throw core::Error(std::string(flag) + " '" + text.substr(0, 60) + "': want one of " + list +
+                    core::suggestion(text, names));
 }
 
 std::optional<double> optional_ms(const std::string& text, const char* flag) {
   return text.empty() ? std::nullopt : std::optional(parse_ms(text, flag));
 }
 
+// The search's answer. When the question is refused, a folder that was made for it is gone again.
+configurator::Answer found_or_undone(const configurator::Question& question, configurator::Resources& resources,
+                                     const std::filesystem::path& new_dir) {
+  try {
+    return configurator::recommend(question, resources);
+  } catch (const core::Error&) {
+    std::error_code status;
+    if (!new_dir.empty()) std::filesystem::remove(new_dir, status);
+    throw;
+  }
+}
+
 void write_answer(const std::filesystem::path& dir, const configurator::Answer& answer) {
-  for (size_t i = 0; i < answer.plans.size(); ++i) core::write_file(dir / "plans" / (std::to_string(i + 1) + ".json"), models::to_json(answer.plans[i].plan));
+  for (size_t i = 0; i < answer.plans.size(); ++i)
+    core::write_file(dir / "plans" / (std::to_string(i + 1) + ".json"), models::to_json(answer.plans[i].plan));
   std::error_code status;  // a longer list of an earlier answer would pass for part of this one
-  for (size_t i = answer.plans.size() + 1; std::filesystem::remove(dir / "plans" / (std::to_string(i) + ".json"), status);) ++i;
+  for (size_t i = answer.plans.size() + 1;
+       std::filesystem::remove(dir / "plans" / (std::to_string(i) + ".json"), status);)
+    ++i;
   core::write_file(dir / "pareto.csv", pareto_csv(answer.pareto));
   core::write_file(dir / "runtime.json", generators::runtime_config(answer.plans.front().plan));
   core::write_file(dir / "plan.json", models::to_json(answer.plans.front().plan));
@@ -61,19 +79,22 @@ void add_question(CLI::App& command, QuestionOptions& o, const char* gpus_defaul
   command.add_option("--model", o.model, "name, folder with a config.json, or a config.json");
   command.add_option("--system", o.system, "GPU system, of workers and of prefill: a name or a system JSON");
   command.add_option("--decode-system", o.decode_system, "GPU system of decode workers (default: the same)");
-  command.add_option("--precision", o.precision, "auto, bf16, fp8, fp8_block, int8, int4, nvfp4 (fp4), mxfp4")->capture_default_str();
+  command.add_option("--precision", o.precision, "auto, bf16, fp8, fp8_block, int8, int4, nvfp4 (fp4), mxfp4")
+      ->capture_default_str();
   command.add_option("--kv-precision", o.kv_precision, "auto, bf16, fp8")->capture_default_str();
   command.add_option("--backend", o.backend, "auto, trtllm, vllm, sglang")->capture_default_str();
   command.add_option("--mode", o.mode, "agg, disagg, both")->capture_default_str();
   command.add_option("--gpus", o.gpus, "GPUs at most")->capture_default_str();
   command.add_option("--isl", o.isl, "input tokens of a request");
   command.add_option("--osl", o.osl, "output tokens of a request");
-  command.add_option("--prefix-hit", o.prefix_hit, "share of the prompt found in the prefix cache")->capture_default_str();
+  command.add_option("--prefix-hit", o.prefix_hit, "share of the prompt found in the prefix cache")
+      ->capture_default_str();
   command.add_option("--rate", o.rate, "requests/s that arrive (Poisson)");
   command.add_option("--concurrency", o.concurrency, "requests in flight (closed loop)");
   command.add_option("--ttft", o.ttft, "target of the mean time to first token: ms, or with a unit");
   command.add_option("--tpot", o.tpot, "target of the mean time per output token: ms, or with a unit");
-  command.add_option("--request-latency", o.request_latency, "target of the mean time of a request: ms, or with a unit");
+  command.add_option("--request-latency", o.request_latency,
+                     "target of the mean time of a request: ms, or with a unit");
   command.add_option("--price", o.price, "price of a GPU per hour; ranks by cost");
   command.add_option("--top", o.top, "plans to show")->capture_default_str();
   command.add_option("--out", o.out, "folder for plan.json, plans/, pareto.csv and runtime.json")->type_name("DIR");
@@ -93,11 +114,18 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
   q.workload.osl = needed_count(o.osl, "--osl", kMostTokens);
   q.workload.prefix_hit = parse_share(o.prefix_hit, "--prefix-hit");
   if (!o.rate.empty()) q.workload.rate = parse_positive(o.rate, "--rate", kMostRate);
-  if (!o.concurrency.empty()) q.workload.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight));
+  if (!o.concurrency.empty())
+    q.workload.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight));
   if (q.workload.rate && q.workload.concurrency) throw core::Error("--rate and --concurrency: give one of them");
-  q.slo = {optional_ms(o.ttft, "--ttft"), optional_ms(o.tpot, "--tpot"), optional_ms(o.request_latency, "--request-latency")};
-  q.backend = choice<std::optional<Backend>>(o.backend, "--backend", {{"auto", std::nullopt}, {"trtllm", Backend::trtllm}, {"vllm", Backend::vllm}, {"sglang", Backend::sglang}});
-  q.mode = choice<configurator::ModeChoice>(o.mode, "--mode", {{"agg", configurator::ModeChoice::agg}, {"disagg", configurator::ModeChoice::disagg}, {"both", configurator::ModeChoice::both}});
+  q.slo = {optional_ms(o.ttft, "--ttft"), optional_ms(o.tpot, "--tpot"),
+           optional_ms(o.request_latency, "--request-latency")};
+  q.backend = choice<std::optional<Backend>>(
+      o.backend, "--backend",
+      {{"auto", std::nullopt}, {"trtllm", Backend::trtllm}, {"vllm", Backend::vllm}, {"sglang", Backend::sglang}});
+  q.mode = choice<configurator::ModeChoice>(o.mode, "--mode",
+                                            {{"agg", configurator::ModeChoice::agg},
+                                             {"disagg", configurator::ModeChoice::disagg},
+                                             {"both", configurator::ModeChoice::both}});
   q.precision = o.precision;
   q.kv_precision = o.kv_precision;
   models::choose_precision(resources.model(q.model), q.precision, q.kv_precision);  // throws on an unknown one
@@ -112,16 +140,19 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
 int answer(const QuestionOptions& options, const configurator::Question& question, configurator::Resources& resources,
            const Context& context, std::string_view command) {
   const std::filesystem::path dir = options.out;
+  const bool new_dir = !options.out.empty() && !std::filesystem::exists(dir);
   if (!options.out.empty()) core::make_output_dir(dir);  // before the work, so that a bad folder costs nothing
   const auto start = std::chrono::steady_clock::now();
-  const configurator::Answer found = configurator::recommend(question, resources);
+  const configurator::Answer found = found_or_undone(question, resources, new_dir ? dir : "");
   const double wall_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   if (!options.out.empty() && !found.plans.empty()) {
     core::make_output_dir(dir / "plans");
     write_answer(dir, found);
   }
-  if (context.json) print_json("drydock." + std::string(command), answer_json(question, found, resources, wall_ms));
-  else print_answer(question, found, resources, wall_ms, options.out);
+  if (context.json)
+    print_json("drydock." + std::string(command), answer_json(question, found, resources, wall_ms));
+  else
+    print_answer(question, found, resources, wall_ms, options.out);
   return found.plans.empty() ? kNothingMeets : kOk;
 }
 

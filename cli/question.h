@@ -10,7 +10,8 @@ namespace drydock::cli {
 // As typed; checked when the command runs, so that every error is one line naming its flag.
 struct QuestionOptions {
   std::string model, system, decode_system, precision = "auto", kv_precision = "auto", backend = "auto", mode = "both";
-  std::string gpus = "8", isl, osl, prefix_hit = "0", rate, concurrency, ttft, tpot, request_latency, price, top = "5", out;
+  std::string gpus = "8", isl, osl, prefix_hit = "0", rate, concurrency, ttft, tpot, request_latency, price, top = "5",
+              out;
 };
 
 void add_question(CLI::App& command, QuestionOptions& options, const char* gpus_default);

@@ -5,7 +5,8 @@
 namespace drydock::cli {
 namespace {
 
-void add(CLI::App& app, Context& context, const char* name, const char* what, const char* example, const char* gpus, configurator::Goal goal) {
+void add(CLI::App& app, Context& context, const char* name, const char* what, const char* example, const char* gpus,
+         configurator::Goal goal) {
   CLI::App* command = app.add_subcommand(name, what);
   const auto options = std::make_shared<QuestionOptions>();
   add_question(*command, *options, gpus);

@@ -16,7 +16,8 @@ std::string one(double value) { return fmt::format("{:.1f}", value); }
 
 void add_row(Table& table, const std::string& name, const ErrorSummary& e) {
   const double coverage = e.rows > 0 ? 100.0 * static_cast<double>(e.predicted) / static_cast<double>(e.rows) : 0;
-  table.row({name, std::to_string(e.rows), one(coverage), one(e.ttft.mape), one(e.ttft.median), one(e.ttft.bias), one(e.ttft.in_band), one(e.tpot.mape), one(e.tpot.median), one(e.tpot.bias), one(e.tpot.in_band)});
+  table.row({name, std::to_string(e.rows), one(coverage), one(e.ttft.mape), one(e.ttft.median), one(e.ttft.bias),
+             one(e.ttft.in_band), one(e.tpot.mape), one(e.tpot.median), one(e.tpot.bias), one(e.tpot.in_band)});
 }
 
 core::Json figure(const ErrorSummary::Figure& f) {
@@ -28,13 +29,16 @@ core::Json summary(const ErrorSummary& e) {
 }
 
 void print(const configurator::Validation& v) {
-  Table table({"", "rows", "cover", "TTFT mape", "median", "bias", "in band", "TPOT mape", "median", "bias", "in band"}, "lrrrrrrrrrr");
+  Table table({"", "rows", "cover", "TTFT mape", "median", "bias", "in band", "TPOT mape", "median", "bias", "in band"},
+              "lrrrrrrrrrr");
   add_row(table, "all rows", v.all);
   add_row(table, "clean rows", v.clean);
   for (const auto& [name, errors] : v.groups) add_row(table, name.substr(0, 40), errors);
   fmt::print("Errors in percent; groups and regret over rows without spec_doubt.\n{}", table.text(""));
-  fmt::print("\nChoosing by prediction: {} choices lose {:.1f}% of the best measured throughput per GPU on average, {} miss the target\n", v.regret.choices,
-             v.regret.mean_loss, v.regret.misses);
+  fmt::print(
+      "\nChoosing by prediction: {} choices lose {:.1f}% of the best measured throughput per GPU on average, {} miss "
+      "the target\n",
+      v.regret.choices, v.regret.mean_loss, v.regret.misses);
 }
 
 }  // namespace
@@ -54,8 +58,12 @@ void add_validate(CLI::App& app, Context& context) {
     if (!context.json) return print(v);
     core::Json groups = core::Json::object();
     for (const auto& [name, errors] : v.groups) groups[name] = summary(errors);
-    print_json("drydock.validate", {{"all", summary(v.all)}, {"clean", summary(v.clean)}, {"groups", groups},
-                                    {"regret", {{"choices", v.regret.choices}, {"mean_loss", v.regret.mean_loss}, {"misses", v.regret.misses}}}});
+    print_json(
+        "drydock.validate",
+        {{"all", summary(v.all)},
+         {"clean", summary(v.clean)},
+         {"groups", groups},
+         {"regret", {{"choices", v.regret.choices}, {"mean_loss", v.regret.mean_loss}, {"misses", v.regret.misses}}}});
   });
 }
 

@@ -129,7 +129,8 @@ core::Error bad_row(const Connection& c, std::string_view op, const std::string&
 
 void check(const Measurement& m) {
   if (!(m.latency_us > 0 && m.latency_us < kMostUs))
-    throw core::Error("op " + core::key(m.op) + ": latency_us must be from 0 to 1e9, is " + std::to_string(m.latency_us));
+    throw core::Error("op " + core::key(m.op) + ": latency_us must be from 0 to 1e9, is " +
+                      std::to_string(m.latency_us));
   if (!(m.spread_us >= 0 && m.spread_us < kMostUs) || m.samples < 0)
     throw core::Error("op " + core::key(m.op) + ": spread_us must be from 0 to 1e9 and samples not negative");
 }
@@ -324,17 +325,17 @@ std::vector<StoredSurface> Database::surfaces(std::string_view system, std::stri
 }
 
 std::vector<Database::Content> Database::contents() const {
-  Statement s(impl_->connection,
-              "SELECT system, backend, version, source, kind, count(*), 0 FROM measurements JOIN origins ON origin = id "
-              "GROUP BY system, backend, version, source, kind UNION ALL "
-              "SELECT system, backend, version, 'fitted surface', kind, 0, count(*) FROM surfaces "
-              "GROUP BY system, backend, version, kind "
-              "ORDER BY 1, 2, 5, 3, 4");
+  Statement s(
+      impl_->connection,
+      "SELECT system, backend, version, source, kind, count(*), 0 FROM measurements JOIN origins ON origin = id "
+      "GROUP BY system, backend, version, source, kind UNION ALL "
+      "SELECT system, backend, version, 'fitted surface', kind, 0, count(*) FROM surfaces "
+      "GROUP BY system, backend, version, kind "
+      "ORDER BY 1, 2, 5, 3, 4");
   std::vector<Content> out;
   while (s.step()) {
     const auto kind = core::parse_op_kind(s.text(4));
-    if (!kind)
-      throw core::Error(impl_->connection.file() + ": kind '" + s.text(4).substr(0, 40) + "' is not known");
+    if (!kind) throw core::Error(impl_->connection.file() + ": kind '" + s.text(4).substr(0, 40) + "' is not known");
     out.push_back({s.text(0), s.text(1), s.text(2), s.text(3), *kind, s.integer(5), s.integer(6)});
   }
   return out;

@@ -13,7 +13,7 @@
 
 namespace drydock::perfdb {
 
-inline constexpr int kSchemaVersion = 1;  // PRAGMA user_version
+inline constexpr int kSchemaVersion = 1;           // PRAGMA user_version
 inline constexpr int kApplicationId = 0x44727964;  // PRAGMA application_id, "Dryd"
 
 // Where a set of measurements comes from; rows of one campaign share it.
@@ -22,9 +22,9 @@ struct Origin {
   std::string backend;  // "trtllm", "vllm", "sglang", "drydock", or "nccl" for engine-independent communication
   std::string version;  // of the backend
   std::string gpu, driver, clocks;
-  std::string kernel;   // implementation, e.g. "deepgemm"
-  std::string date;     // ISO 8601
-  std::string source;   // who measured: "drydock profile", "aiconfigurator-core 0.12.0"
+  std::string kernel;  // implementation, e.g. "deepgemm"
+  std::string date;    // ISO 8601
+  std::string source;  // who measured: "drydock profile", "aiconfigurator-core 0.12.0"
 
   auto operator<=>(const Origin&) const = default;
 };
@@ -70,8 +70,8 @@ class Database {
     std::optional<std::string> system, backend, version;
     std::optional<core::OpKind> kind;
   };
-  // In the order of system, backend, kind, key, date and the rest of the origin. Throws core::Error naming the op of a row
-  // that no measurement can be.
+  // In the order of system, backend, kind, key, date and the rest of the origin. Throws core::Error naming the op of a
+  // row that no measurement can be.
   void read(const Filter& filter, const std::function<void(const Measurement&)>& row) const;
   // All surfaces of one system and backend; of every one where an argument is empty.
   std::vector<StoredSurface> surfaces(std::string_view system, std::string_view backend) const;

@@ -25,10 +25,16 @@ std::string explain(int extended_status) {
   if (extended_status == SQLITE_READONLY_ROLLBACK)
     return "a writer was killed and what it left half done must be undone: open it once where it can be written";
   switch (extended_status & 0xff) {
-    case SQLITE_NOTADB: return "is not a database; want a Drydock performance database";
-    case SQLITE_BUSY: return "is being written by another process; try again later";
-    case SQLITE_READONLY: return "can't be written";
-    case SQLITE_FULL: return "can't be written: the disk is full";
+    case SQLITE_NOTADB:
+      return "is not a database; want a Drydock performance database";
+    case SQLITE_CORRUPT:
+      return "is corrupt; want an intact copy of it";
+    case SQLITE_BUSY:
+      return "is being written by another process; try again later";
+    case SQLITE_READONLY:
+      return "can't be written";
+    case SQLITE_FULL:
+      return "can't be written: the disk is full";
   }
   return "";
 }

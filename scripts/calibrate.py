@@ -9,15 +9,14 @@ weak pull towards the starting figures. SHARED figures are one number for all ba
 measured. Needs numpy and scipy.
 """
 import argparse, copy, csv, json, math, os, subprocess, sys, tempfile
-from collections import defaultdict
 
 import numpy as np
 from scipy.optimize import least_squares
 
 # name: (start, how far in ln the pull lets it go freely); positive figures, fitted in ln
 SHARED = {"gemm": (1.0, 0.15), "attention": (1.0, 0.2), "moe": (1.0, 0.2), 
-          "prompt_us": (1500.0, 1.0), "request_ms_per_concurrent": (0.1, 1.0), "host_us_per_sequence": (3.0, 1.0)}
-OWN = {"layer_us": (4.0, 1.0), "host_us": (800.0, 1.0), "request_ms": (20.0, 1.0), "communication": (1.0, 0.4)}
+          "request_ms_per_concurrent": (0.1, 1.0), "host_us_per_sequence": (3.0, 1.0)}
+OWN = {"prompt_us": (1500.0, 1.0), "layer_us": (4.0, 1.0), "host_us": (800.0, 1.0), "request_ms": (20.0, 1.0), "communication": (1.0, 0.4)}
 BACKENDS = ("trtllm", "vllm", "sglang")
 PULL = 0.3  # residual in ln of a row that a figure one width off counts as much as
 
@@ -87,19 +86,16 @@ def score(pairs):
     return f"{np.mean(e):.1f} / {np.median(e):.1f}" if e else "-"
 
 
+def band(pairs):
+    """80 % of |ln(predicted / measured)| is below this: the half-width of a band that holds four in five."""
+    return f"{np.quantile([abs(math.log(p / t)) for p, t in pairs], 0.8):.2f}" if pairs else "-"
+
+
 def report(title, held):
-    print(f"| {title} | rows | TTFT MAPE / median | TPOT MAPE / median |\n|---|---|---|---|")
+    print(f"| {title} | rows | TTFT MAPE / median | TPOT MAPE / median | 80 % of ln TTFT, TPOT |\n|---|---|---|---|---|")
     for name, preds in list(held.items()) + [("all", [p for v in held.values() for p in v])]:
-        print(f"| {name} | {len(preds)} | {score([(a, float(r['ttft_ms'])) for a, _, r in preds])} | {score([(b, float(r['tpot_ms'])) for _, b, r in preds])} |")
-
-
-def spreads(runner, base):
-    """80 % bands of what is left, per backend: half-widths in ln."""
-    errors = log_errors(runner, base).reshape(-1, 2)
-    by = defaultdict(list)
-    for row, e in zip(runner.rows, errors):
-        by[row["backend"]].append(np.abs(e))
-    return {b: tuple(float(f"{np.quantile(np.array(v)[:, i], 0.8):.3g}") for i in (0, 1)) for b, v in by.items()}
+        ttft, tpot = [(a, float(r["ttft_ms"])) for a, _, r in preds], [(b, float(r["tpot_ms"])) for _, b, r in preds]
+        print(f"| {name} | {len(preds)} | {score(ttft)} | {score(tpot)} | {band(ttft)}, {band(tpot)} |")
 
 
 def family(row, key):
@@ -130,9 +126,9 @@ def main():
         return
     calibration = document(base, fit(args.drydock, rows, base, "all"))
     report("fitted rows", {"all rows": Runner(args.drydock, rows).predict(calibration)})
-    print(json.dumps(calibration, indent=1))
     if args.out:
-        json.dump(calibration, open(args.out, "w"), indent=1)
+        with open(args.out, "w") as f:
+            f.write(json.dumps(calibration, indent=2) + "\n")
 
 
 if __name__ == "__main__":

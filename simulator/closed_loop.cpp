@@ -40,6 +40,7 @@ class Follower {
     to_issue_ = std::max(flights_, static_cast<int>(std::lround(loop.prompts / weight_)));
     waiting_.reserve(static_cast<size_t>(to_issue_));
     running_.reserve(static_cast<size_t>(flights_));
+    decode_us_.resize(static_cast<size_t>(flights_) + 1);
   }
 
   LoopTimes run() {
@@ -66,6 +67,13 @@ class Follower {
 
   bool can_admit() const {
     return next_ < waiting_.size() && static_cast<int>(running_.size()) < slots_ && waiting_[next_] <= now_us_;
+  }
+
+  // A decode step of what runs now; asked for again and again for the same few numbers of bundles.
+  double decode_us() {
+    double& known = decode_us_[running_.size()];
+    if (known == 0) known = table_.decode(batch()).us;
+    return known;
   }
 
   // One prefill step (or the steps of one bundle, where it is larger than a step).
@@ -98,7 +106,7 @@ class Follower {
       now_us_ = std::max(now_us_, waiting_[next_]);
       return;
     }
-    const double step_us = table_.decode(batch()).us;
+    const double step_us = decode_us();
     double steps = std::max(1.0, std::ceil(running_.front().finish_clock - clock_));
     if (next_ < waiting_.size() && static_cast<int>(running_.size()) < slots_)
       steps = std::min(steps, std::max(1.0, std::ceil((waiting_[next_] - now_us_) / step_us)));
@@ -134,6 +142,7 @@ class Follower {
   size_t next_ = 0;
   Spread length_{0.6180339887498949}, gap_{0.4142135623730951};  // golden ratio, square root of 2
   std::vector<Request> running_;  // heap
+  std::vector<double> decode_us_;  // by number of bundles running; 0: not asked yet
   double now_us_ = 0, clock_ = 0, busy_us_ = 0;
   double ttft_us_ = 0, tpot_us_ = 0, latency_us_ = 0;
 };

@@ -11,8 +11,9 @@ constexpr int kDecodeLevels = 17;
 constexpr int kBesideLevels = 7;
 constexpr int kPromptLevels = 12;
 
-double running_at(int level) { return level == 0 ? 0 : std::exp2(level - 1); }
-double beside_at(int level) { return level == 0 ? 0 : std::exp2(3 * (level - 1)); }
+double power_of_2(int exponent) { return static_cast<double>(1 << exponent); }
+double running_at(int level) { return level == 0 ? 0 : power_of_2(level - 1); }
+double beside_at(int level) { return level == 0 ? 0 : power_of_2(3 * (level - 1)); }
 
 StepCost mix(StepCost a, StepCost b, double share) {
   a *= 1 - share;
@@ -87,7 +88,7 @@ const StepCost& StepTable::decode_node(int level) {
   return node.cost;
 }
 
-double StepTable::prompts_at(int level) const { return std::min(prompts_per_step_, std::exp2(level)); }
+double StepTable::prompts_at(int level) const { return std::min(prompts_per_step_, power_of_2(level)); }
 
 const StepCost& StepTable::prefill_node(int prompt_level, int running_level) {
   Node& node = prefill_[static_cast<size_t>(prompt_level * kBesideLevels + running_level)];
@@ -101,7 +102,7 @@ StepCost StepTable::decode(double running) {
 }
 
 StepCost StepTable::prefill(double prompts, double running) {
-  const auto [row, down] = place(prompts, kPromptLevels, [](int level) { return std::exp2(level); });
+  const auto [row, down] = place(prompts, kPromptLevels, power_of_2);
   const auto [column, across] = place(running, kBesideLevels, beside_at);
   const auto at = [&](int level) {
     const StepCost& left = prefill_node(level, column);

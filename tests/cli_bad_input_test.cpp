@@ -12,14 +12,18 @@ namespace {
 
 using Arguments = std::vector<std::string>;
 
-const Arguments kGood = {"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--gpus", "1", "--isl", "100", "--osl", "10", "--backend", "vllm"};
+const Arguments kGood = {"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm",  "--gpus", "1",
+                         "--isl",     "100",     "--osl",         "10",       "--backend", "vllm"};
 
 Arguments with(const Arguments& more) {
   Arguments all = kGood;
   for (size_t i = 0; i < more.size(); i += 2) {
     const auto at = std::find(all.begin(), all.end(), more[i]);
-    if (at != all.end() && i + 1 < more.size()) *(at + 1) = more[i + 1];
-    else all.insert(all.end(), more.begin() + static_cast<long>(i), more.begin() + static_cast<long>(std::min(i + 2, more.size())));
+    if (at != all.end() && i + 1 < more.size())
+      *(at + 1) = more[i + 1];
+    else
+      all.insert(all.end(), more.begin() + static_cast<long>(i),
+                 more.begin() + static_cast<long>(std::min(i + 2, more.size())));
   }
   return all;
 }
@@ -67,8 +71,10 @@ TEST_CASE("sizes that are zero, negative, not numbers or absurd") {
   for (const std::string flag : {"--rate", "--concurrency", "--price"})
     for (const std::string value : {"0", "-3", "nan", "inf", "1e99", "ten"}) refused(with({flag, value}), flag);
   for (const std::string flag : {"--ttft", "--tpot", "--request-latency"})
-    for (const std::string value : {"0", "-3", "nan", "inf", "20 parsecs", "ms", "1e30s"}) refused(with({flag, value}), flag);
-  for (const std::string value : {"1", "1.5", "-0.1", "nan", "x"}) refused(with({"--prefix-hit", value}), "--prefix-hit");
+    for (const std::string value : {"0", "-3", "nan", "inf", "20 parsecs", "ms", "1e30s"})
+      refused(with({flag, value}), flag);
+  for (const std::string value : {"1", "1.5", "-0.1", "nan", "x"})
+    refused(with({"--prefix-hit", value}), "--prefix-hit");
 }
 
 TEST_CASE("what is missing or does not go together") {
@@ -77,7 +83,8 @@ TEST_CASE("what is missing or does not go together") {
   refused({"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--osl", "10"}, "--isl");
   refused(with({"--rate", "5", "--concurrency", "5"}), "--rate and --concurrency");
   refused(with({"--isl", "50000"}), "40960");
-  refused({"size", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--isl", "100", "--osl", "10"}, "--rate or --concurrency");
+  refused({"size", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--isl", "100", "--osl", "10"},
+          "--rate or --concurrency");
   refused({"estimate"}, "--plan or --points");
   refused({"estimate", "--points", "x.csv"}, "--out");
   refused({"validate"}, "--points");
@@ -90,10 +97,13 @@ TEST_CASE("what is missing or does not go together") {
 
 TEST_CASE("hostile model files") {
   const Scratch scratch;
-  const std::string good = R"({"model_type":"llama","hidden_size":64,"vocab_size":100,"max_position_embeddings":4096,"num_hidden_layers":2,)"
-                           R"("num_attention_heads":4,"num_key_value_heads":2,"intermediate_size":128})";
+  const std::string good =
+      R"({"model_type":"llama","hidden_size":64,"vocab_size":100,"max_position_embeddings":4096,"num_hidden_layers":2,)"
+      R"("num_attention_heads":4,"num_key_value_heads":2,"intermediate_size":128})";
   CHECK(run_drydock(with({"--model", scratch.write("good.json", good)})).exit_code == 0);
-  const auto bad = [&](const std::string& text, const std::string& names) { refused(with({"--model", scratch.write("bad.json", text)}), names); };
+  const auto bad = [&](const std::string& text, const std::string& names) {
+    refused(with({"--model", scratch.write("bad.json", text)}), names);
+  };
   bad("", "not JSON");
   bad("[1, 2", "not JSON");
   bad("[]", "want a JSON object");
@@ -122,10 +132,15 @@ TEST_CASE("hostile plans, points and systems") {
   const std::string out = scratch / "out.csv";
   refused({"estimate", "--points", scratch / "none.csv", "--out", out}, "none.csv");
   refused({"estimate", "--points", scratch.write("p.csv", ""), "--out", out}, "empty");
-  refused({"estimate", "--points", scratch.write("p.csv", "mode,model\nagg,x\n"), "--out", out}, "missing column system, backend, isl, osl");
-  refused({"estimate", "--points", scratch.write("p.csv", "mode,model,system,backend,isl,osl\nagg\n"), "--out", out}, "line 2");
-  refused({"estimate", "--points", scratch.write("p.csv", "mode,model,system,backend,isl,osl\n"), "--out", scratch / "no/such/dir.csv"}, "dir.csv");
-  refused({"validate", "--points", scratch.write("p.csv", "mode,model,system,backend,isl,osl\n")}, "missing column ttft_ms, tpot_ms");
+  refused({"estimate", "--points", scratch.write("p.csv", "mode,model\nagg,x\n"), "--out", out},
+          "missing column system, backend, isl, osl");
+  refused({"estimate", "--points", scratch.write("p.csv", "mode,model,system,backend,isl,osl\nagg\n"), "--out", out},
+          "line 2");
+  refused({"estimate", "--points", scratch.write("p.csv", "mode,model,system,backend,isl,osl\n"), "--out",
+           scratch / "no/such/dir.csv"},
+          "dir.csv");
+  refused({"validate", "--points", scratch.write("p.csv", "mode,model,system,backend,isl,osl\n")},
+          "missing column ttft_ms, tpot_ms");
   CHECK(!std::filesystem::exists(out));
   refused(with({"--system", scratch.write("s.json", "{\"name\": \"x\"}")}), "'architecture': missing");
 }
@@ -134,13 +149,14 @@ TEST_CASE("databases and calibrations that are not") {
   const Scratch scratch;
   refused(with({"--db", scratch.path().string()}), "is a folder");
   refused(with({"--db", scratch / "none.db"}), "no such performance database");
-  refused(with({"--db", scratch.write("x.db", "hello")}), "is no SQLite file");
+  refused(with({"--db", scratch.write("x.db", "hello")}), "want a Drydock performance database");
   refused({"db", "info", "--db", scratch.write("empty.db", "")}, "is empty");
   refused({"db", "query", "--op", "gemm/fp8/m=1"}, "op key");
   refused({"db", "query", "--kind", "gem"}, "--kind");
   refused(with({"--calibration", scratch.write("c.json", "{}")}), "'trtllm': missing");
   const std::string db = scratch / "new.db";
-  refused({"db", "import", "--csv", scratch.write("bad.csv", "system,backend,op,latency_us\na,b,c,1\n"), "--db", db}, "line 2");
+  refused({"db", "import", "--csv", scratch.write("bad.csv", "system,backend,op,latency_us\na,b,c,1\n"), "--db", db},
+          "line 2");
   CHECK(!std::filesystem::exists(db));  // nothing half-written
 }
 
@@ -149,7 +165,8 @@ TEST_CASE("an output folder that can't be is told before the work") {
   refused(with({"--out", scratch.write("file", "x")}), "file");
   refused(with({"--out", scratch / "file/below"}), "below");
   if (::getuid() != 0) {
-    std::filesystem::permissions(scratch.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+    std::filesystem::permissions(scratch.path(),
+                                 std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
     refused(with({"--out", scratch / "new"}), "new");
     std::filesystem::permissions(scratch.path(), std::filesystem::perms::owner_all);
   }

@@ -16,8 +16,9 @@ namespace {
 using Arguments = std::vector<std::string>;
 
 Arguments question(const Arguments& more = {}) {
-  Arguments all = {"recommend", "--model", "Qwen/Qwen3-32B", "--precision", "fp8", "--system", "h200_sxm", "--gpus", "16", "--backend", "trtllm", "--isl", "4000", "--osl", "1000",
-                   "--ttft", "1000", "--tpot", "20"};
+  Arguments all = {"recommend", "--model", "Qwen/Qwen3-32B", "--precision", "fp8",   "--system", "h200_sxm",
+                   "--gpus",    "16",      "--backend",      "trtllm",      "--isl", "4000",     "--osl",
+                   "1000",      "--ttft",  "1000",           "--tpot",      "20"};
   all.insert(all.end(), more.begin(), more.end());
   return all;
 }
@@ -43,18 +44,21 @@ TEST_CASE("recommend: the fields that scripts rely on") {
     CHECK((plan["mode"] == "agg" || plan["mode"] == "disagg"));
     CHECK(plan["backend"] == "trtllm");
     CHECK(plan["gpus"] <= 16);
-    for (const char* figure : {"ttft_ms", "tpot_ms", "tokens_per_s_per_gpu", "tokens_per_s_per_user"}) CHECK(is_figure(plan[figure]));
+    for (const char* figure : {"ttft_ms", "tpot_ms", "tokens_per_s_per_gpu", "tokens_per_s_per_user"})
+      CHECK(is_figure(plan[figure]));
     CHECK(plan["ttft_ms"]["value"] <= 1000);
     CHECK(plan["tpot_ms"]["value"] <= 20);
     for (const char* pool : {"worker", "prefill", "decode"}) {
       if (!plan.contains(pool)) continue;
-      for (const char* field : {"tp", "pp", "ep", "moe_tp", "attention_dp", "replicas", "max_batch", "max_tokens"}) CHECK(plan[pool][field] >= 1);
+      for (const char* field : {"tp", "pp", "ep", "moe_tp", "attention_dp", "replicas", "max_batch", "max_tokens"})
+        CHECK(plan[pool][field] >= 1);
     }
     CHECK(plan.contains("worker") == (plan["mode"] == "agg"));
     CHECK(plan.contains("decode") == (plan["mode"] == "disagg"));
   }
   const core::Json& searched = json["searched"];
-  CHECK(searched["enumerated"] == searched["illegal"].get<int>() + searched["out_of_memory"].get<int>() + searched["overloaded"].get<int>() + searched["priced"].get<int>());
+  CHECK(searched["enumerated"] == searched["illegal"].get<int>() + searched["out_of_memory"].get<int>() +
+                                      searched["overloaded"].get<int>() + searched["priced"].get<int>());
   CHECK(searched["priced"] >= 1000);
   CHECK(searched["meeting_slo"] >= 1);
   CHECK(json["wall_ms"] > 0);
@@ -73,9 +77,12 @@ TEST_CASE("recommend --out writes the plan, all ranked ones, the front and the r
   CHECK(front.rows() > 3);
   front.require({"tokens_per_s_per_user", "tokens_per_s_per_gpu", "ttft_ms", "tpot_ms"});
   // estimate says of the plan what the search said.
-  const core::Json plan = core::read_json(dir + "/plan.json"), again = json_of({"estimate", "--plan", dir + "/plan.json", "--json"});
-  CHECK(again["ttft_ms"]["value"].get<double>() == doctest::Approx(plan["prediction"]["ttft_ms"]["value"].get<double>()));
-  const core::Json lighter = json_of({"estimate", "--plan", dir + "/plan.json", "--json", "--concurrency", "1", "--isl", "500", "--osl", "50"});
+  const core::Json plan = core::read_json(dir + "/plan.json"),
+                   again = json_of({"estimate", "--plan", dir + "/plan.json", "--json"});
+  CHECK(again["ttft_ms"]["value"].get<double>() ==
+        doctest::Approx(plan["prediction"]["ttft_ms"]["value"].get<double>()));
+  const core::Json lighter = json_of(
+      {"estimate", "--plan", dir + "/plan.json", "--json", "--concurrency", "1", "--isl", "500", "--osl", "50"});
   CHECK(lighter["ttft_ms"]["value"] < again["ttft_ms"]["value"]);
 }
 
@@ -83,7 +90,9 @@ TEST_CASE("times take units, and the page for people fits 100 columns") {
   const core::Json ms = json_of(question({"--json"}));
   Arguments in_seconds = question({"--json"});
   *std::find(in_seconds.begin(), in_seconds.end(), "1000") = "4000";  // --isl stays first
-  in_seconds = {"recommend", "--model", "qwen3-32b", "--precision", "fp8", "--system", "H200-SXM", "--gpus", "16", "--backend", "trtllm", "--isl", "4000", "--osl", "1000", "--ttft", "1s", "--tpot", "20000us", "--json"};
+  in_seconds = {"recommend", "--model", "qwen3-32b", "--precision", "fp8",     "--system", "H200-SXM",
+                "--gpus",    "16",      "--backend", "trtllm",      "--isl",   "4000",     "--osl",
+                "1000",      "--ttft",  "1s",        "--tpot",      "20000us", "--json"};
   CHECK(json_of(in_seconds)["plans"][0]["ttft_ms"] == ms["plans"][0]["ttft_ms"]);
   const Run page = run_drydock(question());
   CHECK(page.exit_code == 0);
@@ -96,17 +105,27 @@ TEST_CASE("times take units, and the page for people fits 100 columns") {
 }
 
 TEST_CASE("nothing meets the targets: exit 3, the nearest plans, and which target binds") {
-  const core::Json json = json_of({"recommend", "--model", "Qwen/Qwen3-32B", "--system", "h200_sxm", "--gpus", "4", "--backend", "vllm", "--isl", "4000", "--osl", "1000", "--ttft", "1000", "--tpot", "0.5", "--json"}, 3);
+  const core::Json json =
+      json_of({"recommend", "--model", "Qwen/Qwen3-32B", "--system", "h200_sxm", "--gpus", "4", "--backend", "vllm",
+               "--isl", "4000", "--osl", "1000", "--ttft", "1000", "--tpot", "0.5", "--json"},
+              3);
   CHECK(json["plans"].empty());
   REQUIRE(!json["nearest"].empty());
   CHECK(json["nearest"][0]["binding"]["target"] == "tpot");
   const Scratch scratch;
-  CHECK(run_drydock({"recommend", "--model", "Qwen/Qwen3-32B", "--system", "h200_sxm", "--gpus", "4", "--isl", "4000", "--osl", "1000", "--tpot", "0.5", "--out", scratch / "o"}).exit_code == 3);
+  CHECK(run_drydock({"recommend", "--model", "Qwen/Qwen3-32B", "--system", "h200_sxm", "--gpus", "4", "--isl", "4000",
+                     "--osl", "1000", "--tpot", "0.5", "--out", scratch / "o"})
+            .exit_code == 3);
   CHECK(!std::filesystem::exists(scratch / "o/plan.json"));
 }
 
 TEST_CASE("size finds the fewest GPUs for a rate") {
-  const auto size = [&](const char* rate) { return json_of({"size", "--model", "Qwen/Qwen3-32B", "--precision", "fp8", "--system", "h200_sxm", "--backend", "trtllm", "--isl", "4000", "--osl", "1000", "--ttft", "2s", "--tpot", "30", "--rate", rate, "--json"}); };
+  const auto size = [&](const char* rate) {
+    return json_of({"size",     "--model",  "Qwen/Qwen3-32B", "--precision", "fp8",
+                    "--system", "h200_sxm", "--backend",      "trtllm",      "--isl",
+                    "4000",     "--osl",    "1000",           "--ttft",      "2s",
+                    "--tpot",   "30",       "--rate",         rate,          "--json"});
+  };
   const core::Json few = size("2"), many = size("12");
   CHECK(few["schema"] == "drydock.size");
   CHECK(few["plans"][0]["gpus"] < many["plans"][0]["gpus"]);
@@ -114,9 +133,11 @@ TEST_CASE("size finds the fewest GPUs for a rate") {
 
 TEST_CASE("points are predicted, columns kept, and validated") {
   const Scratch scratch;
-  const std::string points = scratch.write("p.csv", "\xEF\xBB\xBFmode,model,system,backend,precision,isl,osl,concurrency,tp_size,note,ttft_ms,tpot_ms\r\n"
-                                                    "agg,meta-llama/Llama-3.1-70B,h200_sxm,vllm,fp8,1024,1024,16,4,\"a, b\",150,14\r\n"
-                                                    "agg,no-such-model,h200_sxm,vllm,fp8,1024,1024,16,4,,150,14\r\n");
+  const std::string points = scratch.write(
+      "p.csv",
+      "\xEF\xBB\xBFmode,model,system,backend,precision,isl,osl,concurrency,tp_size,note,ttft_ms,tpot_ms\r\n"
+      "agg,meta-llama/Llama-3.1-70B,h200_sxm,vllm,fp8,1024,1024,16,4,\"a, b\",150,14\r\n"
+      "agg,no-such-model,h200_sxm,vllm,fp8,1024,1024,16,4,,150,14\r\n");
   const std::string out = scratch / "out.csv";
   CHECK(run_drydock({"estimate", "--points", points, "--out", out}).exit_code == 0);
   const core::Csv csv = core::Csv::read(out);
@@ -136,17 +157,21 @@ TEST_CASE("points are predicted, columns kept, and validated") {
 
 TEST_CASE("a database goes in and out, joins another, and answers exactly for what was measured") {
   const Scratch scratch;
-  const std::string csv = scratch.write("m.csv", "system,backend,version,op,latency_us,source\nh200_sxm,trtllm,9,\"gemm/fp8/m=64,n=4096,k=4096\",12.5,me\n");
+  const std::string csv = scratch.write(
+      "m.csv",
+      "system,backend,version,op,latency_us,source\nh200_sxm,trtllm,9,\"gemm/fp8/m=64,n=4096,k=4096\",12.5,me\n");
   const std::string db = scratch / "x.db";
   CHECK(json_of({"db", "import", "--csv", csv, "--db", db, "--json"})["rows"] == 1);
   CHECK(json_of({"db", "info", "--db", db, "--json"})["contents"][0]["measurements"] == 1);
-  const core::Json q = json_of({"db", "query", "--db", db, "--system", "h200_sxm", "--backend", "trtllm", "--op", "gemm/fp8/m=64,n=4096,k=4096", "--json"});
+  const core::Json q = json_of({"db", "query", "--db", db, "--system", "h200_sxm", "--backend", "trtllm", "--op",
+                                "gemm/fp8/m=64,n=4096,k=4096", "--json"});
   CHECK(q["measurements"][0]["latency_us"] == 12.5);
   CHECK(q["lookup"]["latency_us"] == 12.5);
   CHECK(q["lookup"]["provenance"] == "measured");
   CHECK(json_of({"db", "export", "--db", db, "--out", scratch / "o.csv", "--json"})["rows"] == 1);
   CHECK(json_of({"db", "merge", "--db", scratch / "y.db", "--from", db, "--json"})["rows"] == 1);
-  const core::Json shipped = json_of({"db", "query", "--system", "h200_sxm", "--backend", "trtllm", "--op", "gemm/fp8/m=64,n=4096,k=4096", "--json"});
+  const core::Json shipped = json_of(
+      {"db", "query", "--system", "h200_sxm", "--backend", "trtllm", "--op", "gemm/fp8/m=64,n=4096,k=4096", "--json"});
   CHECK(shipped["lookup"]["provenance"] == "interpolated");
 }
 
@@ -158,7 +183,19 @@ TEST_CASE("what is known is listed for people and for scripts") {
 }
 
 TEST_CASE("every command has help with an example, and the program a version") {
-  for (const Arguments& command : std::vector<Arguments>{{}, {"recommend"}, {"size"}, {"estimate"}, {"validate"}, {"models"}, {"systems"}, {"support"}, {"db", "info"}, {"db", "query"}, {"db", "import"}, {"db", "export"}, {"db", "merge"}}) {
+  for (const Arguments& command : std::vector<Arguments>{{},
+                                                         {"recommend"},
+                                                         {"size"},
+                                                         {"estimate"},
+                                                         {"validate"},
+                                                         {"models"},
+                                                         {"systems"},
+                                                         {"support"},
+                                                         {"db", "info"},
+                                                         {"db", "query"},
+                                                         {"db", "import"},
+                                                         {"db", "export"},
+                                                         {"db", "merge"}}) {
     Arguments all = command;
     all.push_back("--help");
     const Run run = run_drydock(all);
@@ -171,9 +208,12 @@ TEST_CASE("every command has help with an example, and the program a version") {
 
 TEST_CASE("a system and a model of the user's own") {
   const Scratch scratch;
-  const std::string system = scratch.write("my.json", R"({"name": "my_gpu", "architecture": "hopper", "sm_version": 90, "sms": 100, "memory_bytes": 1e11, "memory_bytes_per_s": 3e12,
+  const std::string system = scratch.write(
+      "my.json",
+      R"({"name": "my_gpu", "architecture": "hopper", "sm_version": 90, "sms": 100, "memory_bytes": 1e11, "memory_bytes_per_s": 3e12,
     "flops_per_s": {"bf16": 5e14, "fp8": 1e15}, "pcie_bytes_per_s": 3e10, "network_bytes_per_s": 1e10, "gpus_per_node": 8, "price_per_gpu_hour": 1.5})");
-  const core::Json json = json_of({"recommend", "--model", "Qwen/Qwen3-8B", "--system", system, "--gpus", "2", "--backend", "vllm", "--isl", "1000", "--osl", "100", "--json"});
+  const core::Json json = json_of({"recommend", "--model", "Qwen/Qwen3-8B", "--system", system, "--gpus", "2",
+                                   "--backend", "vllm", "--isl", "1000", "--osl", "100", "--json"});
   CHECK(is_figure(json["plans"][0]["cost_per_million_tokens"]));
   CHECK(json["breakdown"][0]["borrowed_from"] != "");  // no tables of its own
 }

@@ -12,17 +12,20 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const std::string kQuestion = "recommend --model Qwen/Qwen3-32B --precision fp8 --system h200_sxm --backend trtllm --gpus 2 --isl 400 --osl 100 ";
+const std::string kQuestion =
+    "recommend --model Qwen/Qwen3-32B --precision fp8 --system h200_sxm --backend trtllm --gpus 2 --isl 400 --osl 100 ";
 
-const char kConfig[] = R"({"model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 4,
+const char kConfig[] =
+    R"({"model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 4,
   "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 32000, "max_position_embeddings": 4096})";
 
 const char kPlan[] = R"({"schema": "drydock.plan", "version": 1, "model": "Qwen/Qwen3-32B", "precision": "fp8",
   "backend": "trtllm", "mode": "agg", "pools": [{"role": "worker", "system": "h200_sxm", "tp": 2, "max_batch": 8,
   "max_tokens": 8192}], "workload": {"isl": 400, "osl": 100}})";
 
-const char kPoints[] = "mode,model,system,backend,isl,osl,concurrency,tp_size,ttft_ms,tpot_ms\n"
-                       "agg,Qwen/Qwen3-32B,h200_sxm,trtllm,1000,100,8,2,100,10\n";
+const char kPoints[] =
+    "mode,model,system,backend,isl,osl,concurrency,tp_size,ttft_ms,tpot_ms\n"
+    "agg,Qwen/Qwen3-32B,h200_sxm,trtllm,1000,100,8,2,100,10\n";
 
 std::string changed(std::string text, const std::string& from, const std::string& to) {
   const size_t at = text.find(from);

@@ -21,7 +21,8 @@ nlohmann::json plain(const fs::path& file) { return nlohmann::json::parse(drydoc
 std::string breach(const nlohmann::json& document, const char* schema_file) {
   const nlohmann::json schema_json = plain(fs::path(DRYDOCK_SOURCE_DIR) / "docs/schema" / schema_file);
   valijson::Schema schema;
-  valijson::SchemaParser(valijson::SchemaParser::kDraft7).populateSchema(valijson::adapters::NlohmannJsonAdapter(schema_json), schema);
+  valijson::SchemaParser(valijson::SchemaParser::kDraft7)
+      .populateSchema(valijson::adapters::NlohmannJsonAdapter(schema_json), schema);
   valijson::ValidationResults results;
   if (valijson::Validator().validate(schema, valijson::adapters::NlohmannJsonAdapter(document), &results)) return "";
   valijson::ValidationResults::Error error;
@@ -33,9 +34,12 @@ std::string breach(const nlohmann::json& document, const char* schema_file) {
 
 TEST_CASE("every file that recommend writes is as its schema says") {
   for (const std::vector<std::string>& question : std::vector<std::vector<std::string>>{
-           {"--model", "Qwen/Qwen3-32B", "--system", "h200_sxm", "--gpus", "16", "--isl", "4000", "--osl", "1000", "--ttft", "2s", "--tpot", "30"},
-           {"--model", "gpt-oss-120b", "--system", "b200_sxm", "--gpus", "8", "--isl", "1000", "--osl", "1000", "--rate", "5", "--mode", "disagg"},
-           {"--model", "deepseek-ai/DeepSeek-R1", "--system", "gb200", "--gpus", "16", "--isl", "2000", "--osl", "500", "--concurrency", "64", "--price", "5", "--request-latency", "60s"}}) {
+           {"--model", "Qwen/Qwen3-32B", "--system", "h200_sxm", "--gpus", "16", "--isl", "4000", "--osl", "1000",
+            "--ttft", "2s", "--tpot", "30"},
+           {"--model", "gpt-oss-120b", "--system", "b200_sxm", "--gpus", "8", "--isl", "1000", "--osl", "1000",
+            "--rate", "5", "--mode", "disagg"},
+           {"--model", "deepseek-ai/DeepSeek-R1", "--system", "gb200", "--gpus", "16", "--isl", "2000", "--osl", "500",
+            "--concurrency", "64", "--price", "5", "--request-latency", "60s"}}) {
     const Scratch scratch;
     std::vector<std::string> arguments = {"recommend", "--out", scratch / "o"};
     arguments.insert(arguments.end(), question.begin(), question.end());
@@ -55,7 +59,9 @@ TEST_CASE("every file that recommend writes is as its schema says") {
 
 TEST_CASE("the schemas refuse what is not theirs") {
   const Scratch scratch;
-  REQUIRE(run_drydock({"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--gpus", "1", "--isl", "100", "--osl", "10", "--backend", "vllm", "--out", scratch / "o"}).exit_code == 0);
+  REQUIRE(run_drydock({"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--gpus", "1", "--isl", "100",
+                       "--osl", "10", "--backend", "vllm", "--out", scratch / "o"})
+              .exit_code == 0);
   nlohmann::json plan = plain(scratch / "o/plan.json");
   plan["pools"][0]["tp"] = 0;
   CHECK(breach(plan, "plan.schema.json") != "");

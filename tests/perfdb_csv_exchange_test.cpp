@@ -1,10 +1,9 @@
-#include "perfdb/csv_exchange.h"
-
 #include <doctest/doctest.h>
 #include <unistd.h>
 
 #include "core/error.h"
 #include "core/file.h"
+#include "perfdb/csv_exchange.h"
 
 using namespace drydock;
 using namespace drydock::perfdb;
@@ -37,13 +36,15 @@ std::string import_error(const Scratch& scratch, const std::string& text) {
 
 TEST_CASE("export after import gives the same file, whatever the order of columns and rows") {
   const Scratch scratch;
-  const std::string ordered = std::string(kCsvHeader) +
-                              "\nh200_sxm,trtllm,1.0,\"H200, SXM\",570,1980,cublas,2026-01-01,me,\"gemm/bf16/m=1,n=2,k=3\",4.25,0.5,9\n"
-                              "h200_sxm,trtllm,1.0,\"H200, SXM\",570,1980,cublas,2026-01-01,me,\"gemm/fp8/m=1,n=2,k=3\",0.1,0,0\n";
-  core::write_file(scratch.dir / "in.csv",
-                   "\xEF\xBB\xBFop,latency_us,system,backend,version,gpu,driver,clocks,kernel,date,source,spread_us,samples\r\n"
-                   "\"gemm/fp8/m=1,n=2,k=3\",0.1,h200_sxm,trtllm,1.0,\"H200, SXM\",570,1980,cublas,2026-01-01,me,,\r\n"
-                   "\"gemm/bf16/m=1,n=2,k=3\",4.25,h200_sxm,trtllm,1.0,\"H200, SXM\",570,1980,cublas,2026-01-01,me,0.5,9\r\n");
+  const std::string ordered =
+      std::string(kCsvHeader) +
+      "\nh200_sxm,trtllm,1.0,\"H200, SXM\",570,1980,cublas,2026-01-01,me,\"gemm/bf16/m=1,n=2,k=3\",4.25,0.5,9\n"
+      "h200_sxm,trtllm,1.0,\"H200, SXM\",570,1980,cublas,2026-01-01,me,\"gemm/fp8/m=1,n=2,k=3\",0.1,0,0\n";
+  core::write_file(
+      scratch.dir / "in.csv",
+      "\xEF\xBB\xBFop,latency_us,system,backend,version,gpu,driver,clocks,kernel,date,source,spread_us,samples\r\n"
+      "\"gemm/fp8/m=1,n=2,k=3\",0.1,h200_sxm,trtllm,1.0,\"H200, SXM\",570,1980,cublas,2026-01-01,me,,\r\n"
+      "\"gemm/bf16/m=1,n=2,k=3\",4.25,h200_sxm,trtllm,1.0,\"H200, SXM\",570,1980,cublas,2026-01-01,me,0.5,9\r\n");
   Database database = Database::open(scratch.dir / "a.db", Access::create);
   CHECK(import_csv(database, scratch.dir / "in.csv", kQuiet) == 2);
   CHECK(export_csv(database, scratch.dir / "out.csv") == 2);
@@ -54,11 +55,14 @@ TEST_CASE("a bad row stops the import, names its line, and leaves the database a
   const Scratch scratch;
   const std::string head = "system,backend,op,latency_us\n", good = "a,b,\"gemm/fp8/m=1,n=2,k=3\",5\n";
   CHECK(import_error(scratch, "system,op,latency_us\n") == ": line 1: missing column backend");
-  CHECK(import_error(scratch, head + good + "a,b,\"gemm/fp8/m=1,n=2\",5\n").starts_with(": line 3: column 'op': op key 'gemm/fp8/m=1,n=2'"));
-  CHECK(import_error(scratch, head + good + good + "a,b,\"gemm/fp8/m=1,n=2,k=3\",nan\n").find(": line 4: ") != std::string::npos);
+  CHECK(import_error(scratch, head + good + "a,b,\"gemm/fp8/m=1,n=2\",5\n")
+            .starts_with(": line 3: column 'op': op key 'gemm/fp8/m=1,n=2'"));
+  CHECK(import_error(scratch, head + good + good + "a,b,\"gemm/fp8/m=1,n=2,k=3\",nan\n").find(": line 4: ") !=
+        std::string::npos);
   CHECK(import_error(scratch, head + "a,b,\"gemm/fp8/m=1,n=2,k=3\",0\n") != "");
   CHECK(import_error(scratch, head + "a,b,\"gemm/fp8/m=1,n=2,k=3\",\n").ends_with("column 'latency_us' is empty"));
-  CHECK(import_error(scratch, head + ",b,\"gemm/fp8/m=1,n=2,k=3\",1\n").ends_with("system and backend must not be empty"));
+  CHECK(import_error(scratch, head + ",b,\"gemm/fp8/m=1,n=2,k=3\",1\n")
+            .ends_with("system and backend must not be empty"));
 }
 
 TEST_CASE("a file longer than one reading chunk keeps every row and counts its lines") {
@@ -69,10 +73,12 @@ TEST_CASE("a file longer than one reading chunk keeps every row and counts its l
   core::write_file(scratch.dir / "in.csv", text);
   Database database = Database::open(scratch.dir / "a.db", Access::create);
   CHECK(import_csv(database, scratch.dir / "in.csv", kQuiet) == kRows);
-  CHECK(import_error(scratch, text + "a,b,\"gemm/fp8/m=1,n=2,k=3\",x\n").starts_with(": line 120002: column 'latency_us'"));
+  CHECK(import_error(scratch, text + "a,b,\"gemm/fp8/m=1,n=2,k=3\",x\n")
+            .starts_with(": line 120002: column 'latency_us'"));
   CHECK(import_error(scratch, text + "a,b,5\n") == ": line 120002: 3 fields; the header has 4");
   CHECK(import_error(scratch, text + "a,b,\"").starts_with(": line 120002: "));
-  CHECK(import_error(scratch, text + "a\tb,b,\"gemm/fp8/m=1,n=2,k=3\",5\n").starts_with(": line 120002: column 'system'"));
+  CHECK(import_error(scratch, text + "a\tb,b,\"gemm/fp8/m=1,n=2,k=3\",5\n")
+            .starts_with(": line 120002: column 'system'"));
   CHECK(import_error(scratch, text + std::string(3 << 20, 'x')) == ": line 120002 is over 1 MiB");
   CHECK(import_error(scratch, std::string(3 << 20, 'x')).starts_with(": line 1 is over 1 MiB"));
 }

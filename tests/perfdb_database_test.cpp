@@ -1,5 +1,3 @@
-#include "perfdb/database.h"
-
 #include <doctest/doctest.h>
 #include <signal.h>
 #include <sqlite3.h>
@@ -10,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "perfdb/database.h"
 
 using namespace drydock;
 using namespace drydock::perfdb;
@@ -73,7 +72,8 @@ TEST_CASE("rows and surfaces read back, filtered and in order") {
   {
     Database database = Database::open(file, Access::create);
     write_rows(database, 1, 4);
-    database.write({{"h200_sxm", "vllm", "2", core::OpKind::moe, core::Dtype::nvfp4, core::Dtype::nvfp4, "v", std::string("\0\1body", 6)}});
+    database.write({{"h200_sxm", "vllm", "2", core::OpKind::moe, core::Dtype::nvfp4, core::Dtype::nvfp4, "v",
+                     std::string("\0\1body", 6)}});
   }
   const Database database = Database::open(file, Access::read);
   std::vector<Measurement> rows;
@@ -153,13 +153,17 @@ TEST_CASE("a file with other columns, a trigger or a view is refused") {
 TEST_CASE("a journal that a killed writer left is undone by the next reader") {
   const Folder folder;
   const fs::path file = folder / "a.db", journal = folder / "a.db-journal";
-  { Database database = Database::open(file, Access::create); write_rows(database, 1, 6000); }
+  {
+    Database database = Database::open(file, Access::create);
+    write_rows(database, 1, 6000);
+  }
   const pid_t child = ::fork();
   if (child == 0) {
     // A cache of ten pages spills changed ones into the file long before the transaction ends.
     sqlite3* db = nullptr;
     sqlite3_open(file.c_str(), &db);
-    sqlite3_exec(db, "PRAGMA cache_size = 10; BEGIN; UPDATE measurements SET latency_us = 77", nullptr, nullptr, nullptr);
+    sqlite3_exec(db, "PRAGMA cache_size = 10; BEGIN; UPDATE measurements SET latency_us = 77", nullptr, nullptr,
+                 nullptr);
     ::kill(::getpid(), SIGKILL);
   }
   int status = 0;
@@ -213,13 +217,14 @@ TEST_CASE("rows that no measurement can be are refused, on the way in and on the
     CHECK_THROWS_AS(database.write([&](const auto& add) {
       add(row(1, 5));
       add(row(2, us));
-    }), core::Error);
+    }),
+                    core::Error);
   CHECK(count(database) == 0);  // the good row went with the bad one
   write_rows(database, 1, 2);
   run_sql(file, "UPDATE measurements SET op = 'gemm/fp8/m=1'");
   CHECK_THROWS_AS(count(database), core::Error);
-  for (const char* bad : {"latency_us = -1", "latency_us = 'fast'", "latency_us = 9e999", "samples = -1", "kind = 'moe'",
-                          "op = zeroblob(1000000)"}) {
+  for (const char* bad : {"latency_us = -1", "latency_us = 'fast'", "latency_us = 9e999", "samples = -1",
+                          "kind = 'moe'", "op = zeroblob(1000000)"}) {
     CAPTURE(bad);
     run_sql(file, "UPDATE measurements SET op = 'gemm/fp8/m=1,n=2,k=3', latency_us = 1, samples = 1, kind = 'gemm'");
     CHECK(count(database) == 1);
@@ -234,7 +239,10 @@ TEST_CASE("rows that no measurement can be are refused, on the way in and on the
 TEST_CASE("readers open a read-only file and leave nothing beside it") {
   const Folder folder;
   const fs::path file = folder / "a.db";
-  { Database database = Database::open(file, Access::create); write_rows(database, 1, 10); }
+  {
+    Database database = Database::open(file, Access::create);
+    write_rows(database, 1, 10);
+  }
   fs::permissions(file, fs::perms::owner_read);
   CHECK(count(Database::open(file, Access::read)) == 9);
   CHECK(std::distance(fs::directory_iterator(file.parent_path()), fs::directory_iterator()) == 1);
@@ -244,7 +252,10 @@ TEST_CASE("a writer killed at any moment leaves all of a transaction or none of 
   const Folder folder;
   const fs::path file = folder / "a.db";
   constexpr int64_t kRows = 4000;
-  { Database database = Database::open(file, Access::create); write_rows(database, 1, kRows + 1); }
+  {
+    Database database = Database::open(file, Access::create);
+    write_rows(database, 1, kRows + 1);
+  }
   int killed = 0;
   for (int round = 0; round < 12; ++round) {
     const pid_t child = ::fork();

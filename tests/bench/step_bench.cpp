@@ -18,7 +18,8 @@ struct Case {
   models::Parallelism parallelism;
 };
 // Dense, and MoE with MLA: the shortest and about the longest op list.
-constexpr Case kCases[] = {{"Qwen/Qwen3-32B", "fp8", {4, 1, 1, 1, 1}}, {"deepseek-ai/DeepSeek-R1", "auto", {8, 1, 1, 1, 8}}};
+constexpr Case kCases[] = {{"Qwen/Qwen3-32B", "fp8", {4, 1, 1, 1, 1}},
+                           {"deepseek-ai/DeepSeek-R1", "auto", {8, 1, 1, 1, 8}}};
 
 configurator::Resources& resources() {
   static configurator::Resources shared;
@@ -26,7 +27,8 @@ configurator::Resources& resources() {
 }
 
 models::Precision precision_of(const Case& c) {
-  return configurator::deployed_precision(resources().model(c.model), c.precision, "auto", kBackend, resources().system(kSystem).hardware);
+  return configurator::deployed_precision(resources().model(c.model), c.precision, "auto", kBackend,
+                                          resources().system(kSystem).hardware);
 }
 
 models::BatchPart decode_of(double sequences) {
@@ -70,7 +72,8 @@ BENCHMARK(lookup)->Arg(0)->Arg(1);
 
 void step_price(benchmark::State& state) {
   const Case& c = kCases[state.range(0)];
-  const simulator::StepTimer timer(resources().model(c.model), precision_of(c), c.parallelism, resources().times(kSystem, kBackend), resources().backend(kBackend));
+  const simulator::StepTimer timer(resources().model(c.model), precision_of(c), c.parallelism,
+                                   resources().times(kSystem, kBackend), resources().backend(kBackend));
   const models::BatchPart part = decode_of(32);
   simulator::StepTimer::Scratch scratch;
   for (auto _ : state) benchmark::DoNotOptimize(timer.stage({&part, 1}, 0, scratch).us);
