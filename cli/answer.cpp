@@ -1,9 +1,9 @@
 #include "cli/answer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-
-#include <fmt/format.h>
 
 #include "cli/command.h"
 #include "core/csv.h"

@@ -1,14 +1,15 @@
 // models, systems and support: what is known.
+#include "models/catalogue.h"
+
+#include <fmt/format.h>
+
 #include <map>
 #include <memory>
 #include <set>
 
-#include <fmt/format.h>
-
 #include "cli/command.h"
 #include "configurator/resources.h"
 #include "core/error.h"
-#include "models/catalogue.h"
 #include "models/config_layers.h"
 
 namespace drydock::cli {

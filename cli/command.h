@@ -1,11 +1,10 @@
 #pragma once
 // What every subcommand shares: its options' home, how results and errors leave the program.
+#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
-
-#include <CLI/CLI.hpp>
 
 #include "core/estimate.h"
 #include "core/json.h"

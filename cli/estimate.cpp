@@ -1,8 +1,8 @@
-#include <cstdio>
-#include <memory>
+#include <fmt/format.h>
 #include <unistd.h>
 
-#include <fmt/format.h>
+#include <cstdio>
+#include <memory>
 
 #include "cli/answer.h"
 #include "cli/command.h"

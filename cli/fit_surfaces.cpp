@@ -1,4 +1,7 @@
 // drydock_fit: measurements -> shipped surfaces, with the table of what they miss. Run by scripts/fit_surfaces.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -6,9 +9,6 @@
 #include <map>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
 
 #include "core/error.h"
 #include "models/system.h"
@@ -83,9 +83,8 @@ void fit(const std::vector<std::string>& inputs, const std::string& systems, con
     out.write(result.surfaces);
     for (const perfdb::FitReport& report : result.reports) {
       const std::string op{core::name(report.kind)};
-      const std::string surface =
-          fmt::format("{} {} {} {}+{} {}", op, hardware.name, backend, core::name(report.dtype),
-                      core::name(report.kv_dtype), perfdb::variant_text(report.variant));
+      const std::string surface = fmt::format("{} {} {} {}+{} {}", op, hardware.name, backend, core::name(report.dtype),
+                                              core::name(report.kv_dtype), perfdb::variant_text(report.variant));
       for (const float error : report.log_errors)
         for (Errors* errors : {&by_op[op], &by_backend[op + " " + hardware.name + " " + backend], &by_surface[surface]})
           errors->add(static_cast<double>(error), report.covered);
@@ -127,9 +126,12 @@ int main(int argc, char** argv) {
       ->check(CLI::ExistingFile);
   CLI11_PARSE(app, argc, argv);
   try {
-    if (!checked.empty()) check(inputs, systems, checked);
-    else if (!out.empty()) fit(inputs, systems, out);
-    else throw core::Error("--out or --check is missing");
+    if (!checked.empty())
+      check(inputs, systems, checked);
+    else if (!out.empty())
+      fit(inputs, systems, out);
+    else
+      throw core::Error("--out or --check is missing");
   } catch (const std::exception& error) {
     fmt::print(stderr, "drydock_fit: {}\n", error.what());
     return 2;

@@ -1,9 +1,9 @@
 // The drydock command: parses, asks the libraries, prints.
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <exception>
 #include <string>
-
-#include <fmt/format.h>
 
 #include "cli/command.h"
 #include "core/error.h"

@@ -35,8 +35,8 @@ struct Point {
   const Task* task;
   std::shared_ptr<Engine> engine;
   int64_t batch;
-  double ms;         // of a prompt batch, or per output token
-  double rate;       // requests/s of one instance
+  double ms;    // of a prompt batch, or per output token
+  double rate;  // requests/s of one instance
   double per_gpu() const { return rate / task->parallelism.gpus(); }
 };
 
@@ -72,10 +72,13 @@ std::vector<int> worker_counts(int most) {
 class Pricer {
  public:
   Pricer(const Question& question, Resources& resources)
-      : question_(question), resources_(resources), architecture_(resources.model(question.model)),
+      : question_(question),
+        resources_(resources),
+        architecture_(resources.model(question.model)),
         hardware_(resources.system(question.system).hardware) {
     for (const models::Backend backend : backends())
-      precisions_[static_cast<size_t>(backend)] = deployed_precision(architecture_, question.precision, question.kv_precision, backend, hardware_);
+      precisions_[static_cast<size_t>(backend)] =
+          deployed_precision(architecture_, question.precision, question.kv_precision, backend, hardware_);
   }
 
   Pricing run() {
@@ -98,9 +101,13 @@ class Pricer {
     return {models::Backend::trtllm, models::Backend::vllm, models::Backend::sglang};
   }
 
-  const models::Precision& precision(models::Backend backend) const { return precisions_[static_cast<size_t>(backend)]; }
+  const models::Precision& precision(models::Backend backend) const {
+    return precisions_[static_cast<size_t>(backend)];
+  }
 
-  const std::string& decode_system() const { return question_.decode_system.empty() ? question_.system : question_.decode_system; }
+  const std::string& decode_system() const {
+    return question_.decode_system.empty() ? question_.system : question_.decode_system;
+  }
 
   void make_tasks() {
     for (const models::Backend backend : backends()) {
@@ -121,26 +128,38 @@ class Pricer {
         drop(rejected_, rejected_.illegal, *reason);
         continue;
       }
-      const auto budgets = role == Role::decode ? std::vector<int64_t>{usual} : token_budgets(question_.workload, usual);
+      const auto budgets =
+          role == Role::decode ? std::vector<int64_t>{usual} : token_budgets(question_.workload, usual);
       for (const int64_t budget : budgets) tasks_.push_back({backend, role, &system, &system_name, p, budget});
     }
   }
 
   void price(const Task& task, Outcome& out) {
     auto engine = std::make_shared<Engine>(architecture_, precision(task.backend), task.parallelism, *task.system,
-                                           resources_.times(*task.system_name, task.backend), resources_.backend(task.backend), task.max_tokens);
+                                           resources_.times(*task.system_name, task.backend),
+                                           resources_.backend(task.backend), task.max_tokens);
     const int64_t slots = engine->slots(question_.workload);
-    if (slots < 1) return drop(out.counts, out.counts.out_of_memory, "weights and buffers leave no room for the KV cache of one request");
+    if (slots < 1)
+      return drop(out.counts, out.counts.out_of_memory,
+                  "weights and buffers leave no room for the KV cache of one request");
     const int64_t most = std::min(slots, kMostBatchPerRank * task.parallelism.attention_dp);
     switch (task.role) {
-      case Role::worker: return price_workers(task, *engine, most, out);
-      case Role::prefill: return price_prefill(task, std::move(engine), most, out);
-      case Role::decode: return price_decode(task, std::move(engine), most, out);
+      case Role::worker:
+        return price_workers(task, *engine, most, out);
+      case Role::prefill:
+        return price_prefill(task, std::move(engine), most, out);
+      case Role::decode:
+        return price_decode(task, std::move(engine), most, out);
     }
   }
 
   Pool pool_of(const Task& task, const Engine& engine, int replicas, int64_t batch) const {
-    return {task.role, *task.system_name, task.parallelism, replicas, batch, task.max_tokens,
+    return {task.role,
+            *task.system_name,
+            task.parallelism,
+            replicas,
+            batch,
+            task.max_tokens,
             static_cast<int64_t>(engine.kv_tokens()) / models::kKvBlockTokens};
   }
 
@@ -168,8 +187,10 @@ class Pricer {
     }
     const int64_t wanted = kMostBatchPerRank * task.parallelism.attention_dp;
     for (const int64_t batch : batches(wanted)) {
-      if (batch <= most) keep(task, engine, most_workers, batch, out);
-      else drop(out.counts, out.counts.out_of_memory, "the KV cache of so many requests does not fit");
+      if (batch <= most)
+        keep(task, engine, most_workers, batch, out);
+      else
+        drop(out.counts, out.counts.out_of_memory, "the KV cache of so many requests does not fit");
     }
   }
 
@@ -193,8 +214,10 @@ class Pricer {
   // The points of one side worth pairing: within the target, none better in time, rate per GPU and size at once.
   static std::vector<Point> front(std::vector<Point> points, std::optional<double> target_ms, size_t most) {
     const auto within = [&](const Point& p) { return !target_ms || p.ms <= *target_ms; };
-    if (std::any_of(points.begin(), points.end(), within)) std::erase_if(points, [&](const Point& p) { return !within(p); });
-    std::stable_sort(points.begin(), points.end(), [](const Point& a, const Point& b) { return a.per_gpu() > b.per_gpu(); });
+    if (std::any_of(points.begin(), points.end(), within))
+      std::erase_if(points, [&](const Point& p) { return !within(p); });
+    std::stable_sort(points.begin(), points.end(),
+                     [](const Point& a, const Point& b) { return a.per_gpu() > b.per_gpu(); });
     std::vector<Point> out;
     for (const Point& p : points) {
       if (out.size() >= most) break;
@@ -249,7 +272,8 @@ class Pricer {
     const auto prefills = front(points_of(outcomes, backend, Role::prefill), question_.slo.ttft_ms, kMostPrefillPoints);
     const auto decodes = front(points_of(outcomes, backend, Role::decode), question_.slo.tpot_ms, kMostDecodePoints);
     std::vector<Outcome> joined(prefills.size() * decodes.size());
-    in_parallel(joined.size(), [&](size_t i) { pair(prefills[i / decodes.size()], decodes[i % decodes.size()], joined[i]); });
+    in_parallel(joined.size(),
+                [&](size_t i) { pair(prefills[i / decodes.size()], decodes[i % decodes.size()], joined[i]); });
     for (Outcome& outcome : joined) {
       add(all.counts, outcome.counts);
       std::move(outcome.priced.begin(), outcome.priced.end(), std::back_inserter(all.priced));
@@ -257,19 +281,24 @@ class Pricer {
   }
 
   void pair(const Point& p, const Point& d, Outcome& out) const {
-    const core::Figure transfer = simulator::kv_transfer_ms(architecture_, precision(p.task->backend), p.task->parallelism, d.task->parallelism,
-                                                            *p.task->system, *d.task->system, static_cast<double>(question_.workload.isl));
+    const core::Figure transfer =
+        simulator::kv_transfer_ms(architecture_, precision(p.task->backend), p.task->parallelism, d.task->parallelism,
+                                  *p.task->system, *d.task->system, static_cast<double>(question_.workload.isl));
     for (const auto& [prefill, decode] : matched(p, d)) {
       ++out.counts.enumerated;
-      const auto served = simulator::disaggregated(*p.engine, prefill, p.batch, *d.engine, decode, d.batch, transfer, question_.workload);
+      const auto served = simulator::disaggregated(*p.engine, prefill, p.batch, *d.engine, decode, d.batch, transfer,
+                                                   question_.workload);
       if (!served) {
         ++out.counts.overloaded;
         ++out.counts.reasons["the rate is more than so many workers can serve"];
         continue;
       }
       ++out.counts.priced;
-      out.priced.push_back({p.task->backend, models::Mode::disagg,
-                            {pool_of(*p.task, *p.engine, prefill, p.batch), pool_of(*d.task, *d.engine, decode, d.batch)}, *served});
+      out.priced.push_back(
+          {p.task->backend,
+           models::Mode::disagg,
+           {pool_of(*p.task, *p.engine, prefill, p.batch), pool_of(*d.task, *d.engine, decode, d.batch)},
+           *served});
     }
   }
 

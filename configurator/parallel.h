@@ -10,7 +10,8 @@
 
 namespace drydock::configurator {
 
-// Calls `body(i)` for i in [0, n), in any order and from several threads. Rethrows the first exception once all are done.
+// Calls `body(i)` for i in [0, n), in any order and from several threads. Rethrows the first exception once all are
+// done.
 template <typename Body>
 void in_parallel(size_t n, const Body& body) {
   const size_t threads = std::min<size_t>(std::max(1u, std::thread::hardware_concurrency()), n);

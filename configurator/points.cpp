@@ -42,7 +42,8 @@ class Row {
     return at ? csv_.number(row_, *at, least, most).value_or(otherwise) : otherwise;
   }
   core::Error error(std::string_view column, const std::string& what) const {
-    return core::Error(csv_.origin() + ": line " + std::to_string(csv_.line(row_)) + ": column '" + std::string(column) + "' " + what);
+    return core::Error(csv_.origin() + ": line " + std::to_string(csv_.line(row_)) + ": column '" +
+                       std::string(column) + "' " + what);
   }
 
  private:
@@ -60,8 +61,10 @@ Parallelism balanced(Parallelism p, bool moe) {
   const int ranks = p.tp * p.attention_dp;
   if (!moe) return {p.tp, p.pp, p.attention_dp, 1, 1};
   if (p.moe_tp * p.ep == ranks) return p;
-  if (p.ep == ranks || (p.ep == 1 && p.moe_tp == 1 && p.attention_dp > 1)) return {p.tp, p.pp, p.attention_dp, 1, ranks};
-  return ranks % p.ep == 0 ? Parallelism{p.tp, p.pp, p.attention_dp, ranks / p.ep, p.ep} : Parallelism{p.tp, p.pp, p.attention_dp, ranks, 1};
+  if (p.ep == ranks || (p.ep == 1 && p.moe_tp == 1 && p.attention_dp > 1))
+    return {p.tp, p.pp, p.attention_dp, 1, ranks};
+  return ranks % p.ep == 0 ? Parallelism{p.tp, p.pp, p.attention_dp, ranks / p.ep, p.ep}
+                           : Parallelism{p.tp, p.pp, p.attention_dp, ranks, 1};
 }
 
 // What a row must mean when its sizes can't run as they stand. Benchmarks list TP and EP of the same GPUs, so that
@@ -78,26 +81,32 @@ Instance reconcile(const models::Architecture& architecture, const models::Preci
   for (int tp = p.tp; tp >= 1; --tp) {
     if (p.tp % tp != 0) continue;
     const Parallelism smaller{tp, p.pp, p.attention_dp, tp == p.tp ? p.moe_tp : 1, tp == p.tp ? p.ep : 1};
-    for (const Parallelism& candidate : {balanced(smaller, moe), Parallelism{tp, p.pp, p.attention_dp, 1, moe ? tp * p.attention_dp : 1},
-                                         Parallelism{tp, p.pp, p.attention_dp, moe ? tp * p.attention_dp : 1, 1}})
-      if (!models::why_illegal(architecture, precision, candidate)) return {candidate, std::max(1, asked / candidate.gpus())};
+    for (const Parallelism& candidate :
+         {balanced(smaller, moe), Parallelism{tp, p.pp, p.attention_dp, 1, moe ? tp * p.attention_dp : 1},
+          Parallelism{tp, p.pp, p.attention_dp, moe ? tp * p.attention_dp : 1, 1}})
+      if (!models::why_illegal(architecture, precision, candidate))
+        return {candidate, std::max(1, asked / candidate.gpus())};
   }
   throw core::Error(*models::why_illegal(architecture, precision, balanced(p, moe)));
 }
 
 Parallelism sizes(const Row& row, const std::string& side) {
-  const auto ways = [&](const char* column) { return static_cast<int>(std::max<int64_t>(1, row.integer(side + column, 1, 0, kMostWays))); };
+  const auto ways = [&](const char* column) {
+    return static_cast<int>(std::max<int64_t>(1, row.integer(side + column, 1, 0, kMostWays)));
+  };
   return {ways("tp_size"), ways("pp_size"), ways("attention_dp_size"), ways("moe_tp_size"), ways("moe_ep_size")};
 }
 
-models::Pool pool_of(const Row& row, Role role, const std::string& side, int64_t batch, const models::Architecture& architecture,
-                     const models::Precision& precision, const simulator::BackendModel& backend, const std::string& system) {
+models::Pool pool_of(const Row& row, Role role, const std::string& side, int64_t batch,
+                     const models::Architecture& architecture, const models::Precision& precision,
+                     const simulator::BackendModel& backend, const std::string& system) {
   const Instance instance = reconcile(architecture, precision, sizes(row, side));
   models::Pool pool;
   pool.role = role;
   pool.system = system;
   pool.parallelism = instance.parallelism;
-  pool.replicas = instance.replicas * static_cast<int>(std::max<int64_t>(1, row.integer(side + "num_workers", 1, 0, kMostWays)));
+  pool.replicas =
+      instance.replicas * static_cast<int>(std::max<int64_t>(1, row.integer(side + "num_workers", 1, 0, kMostWays)));
   pool.max_batch = batch * instance.parallelism.attention_dp;  // batch sizes are those of one attention-DP rank
   pool.max_tokens = row.integer("max_num_tokens", backend.max_tokens, 1, kMostTokens);
   return pool;
@@ -109,10 +118,10 @@ std::string precision_of(const Row& row) {
   return precision.empty() ? "auto" : precision;
 }
 
-// How the client that measured the row drew its lengths, which the columns don't say. The InferenceX benchmark (its three
-// pairs of lengths) draws them from [0.8, 1] of the nominal ones; the others keep them equal, which an engine that stops
-// decode for prompts (SGLang) answers in step, while in the others requests drift apart by some 5 %. InferenceX's
-// TensorRT-LLM recipe streams dense models at 1024/1024 on fewer than 8 GPUs in chunks of 20 tokens.
+// How the client that measured the row drew its lengths, which the columns don't say. The InferenceX benchmark (its
+// three pairs of lengths) draws them from [0.8, 1] of the nominal ones; the others keep them equal, which an engine
+// that stops decode for prompts (SGLang) answers in step, while in the others requests drift apart by some 5 %.
+// InferenceX's TensorRT-LLM recipe streams dense models at 1024/1024 on fewer than 8 GPUs in chunks of 20 tokens.
 void set_client(models::Plan& plan, const models::Architecture& architecture, const Row& row) {
   models::Workload& w = plan.workload;
   const bool balanced_lengths = w.isl == 1024 && w.osl == 1024;
@@ -120,7 +129,8 @@ void set_client(models::Plan& plan, const models::Architecture& architecture, co
   const bool in_step = plan.backend == models::Backend::sglang;
   w.shortest = 1 - row.number("length_spread", inference_x ? 0.2 : in_step ? 0 : 0.05, 0, 0.95);
   w.longest = 1;
-  const bool chunks = plan.backend == models::Backend::trtllm && balanced_lengths && !has_experts(architecture) && row.integer("tp_size", 1, 0, kMostWays) < 8;
+  const bool chunks = plan.backend == models::Backend::trtllm && balanced_lengths && !has_experts(architecture) &&
+                      row.integer("tp_size", 1, 0, kMostWays) < 8;
   w.stream_interval = row.integer("stream_interval", chunks ? 20 : 1, 1, 1 << 20);
 }
 
@@ -132,7 +142,8 @@ std::string provenance_of(const models::Plan& plan, Resources& resources) {
   std::string out;
   for (size_t i = 0; i < sum.size(); ++i)
     if (const auto percent = std::lround(100 * sum[i] / total); percent > 0)
-      out += (out.empty() ? "" : " ") + std::string(core::name(static_cast<core::Provenance>(i))) + "=" + std::to_string(percent) + "%";
+      out += (out.empty() ? "" : " ") + std::string(core::name(static_cast<core::Provenance>(i))) + "=" +
+             std::to_string(percent) + "%";
   return out;
 }
 
@@ -171,13 +182,17 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources) {
     if (in_flight == 0) throw row.error("concurrency", "is empty, and so is batch_size");
     plan.workload.concurrency = static_cast<double>(in_flight);
     // A concurrency of several times the batch of an instance is that of as many instances.
-    const int64_t batch = row.integer("batch_size", 0, 0, kMostTokens) * std::max<int64_t>(1, row.integer("attention_dp_size", 1, 0, kMostWays));
-    if (batch > 0) plan.pools.front().replicas *= static_cast<int>(std::clamp<int64_t>(std::llround(static_cast<double>(in_flight) / static_cast<double>(batch)), 1, kMostWays));
+    const int64_t batch = row.integer("batch_size", 0, 0, kMostTokens) *
+                          std::max<int64_t>(1, row.integer("attention_dp_size", 1, 0, kMostWays));
+    if (batch > 0)
+      plan.pools.front().replicas *= static_cast<int>(
+          std::clamp<int64_t>(std::llround(static_cast<double>(in_flight) / static_cast<double>(batch)), 1, kMostWays));
   } else if (mode == "disagg") {
     plan.mode = models::Mode::disagg;
     const auto batch = [&](const char* column) { return std::max<int64_t>(1, row.integer(column, 1, 0, kMostTokens)); };
-    plan.pools = {pool_of(row, Role::prefill, "prefill_", batch("prefill_batch_size"), architecture, precision, model, system),
-                  pool_of(row, Role::decode, "decode_", batch("decode_batch_size"), architecture, precision, model, system)};
+    plan.pools = {
+        pool_of(row, Role::prefill, "prefill_", batch("prefill_batch_size"), architecture, precision, model, system),
+        pool_of(row, Role::decode, "decode_", batch("decode_batch_size"), architecture, precision, model, system)};
     if (concurrency > 0) plan.workload.concurrency = static_cast<double>(concurrency);
   } else {
     throw row.error("mode", "is neither agg nor disagg");
@@ -204,7 +219,9 @@ std::vector<PointPrediction> predict_points(const Csv& points, Resources& resour
 std::string predictions_csv(const Csv& points, const std::vector<PointPrediction>& predictions) {
   std::string out;
   for (const std::string& column : points.columns()) out += core::csv_field(column) + ",";
-  out += "predicted_ttft_ms,predicted_tpot_ms,predicted_ttft_low_ms,predicted_ttft_high_ms,predicted_tpot_low_ms,predicted_tpot_high_ms,provenance,error\n";
+  out +=
+      "predicted_ttft_ms,predicted_tpot_ms,predicted_ttft_low_ms,predicted_ttft_high_ms,predicted_tpot_low_ms,"
+      "predicted_tpot_high_ms,provenance,error\n";
   for (size_t i = 0; i < points.rows(); ++i) {
     for (size_t c = 0; c < points.columns().size(); ++c) out += core::csv_field(points.cell(i, c)) + ",";
     const PointPrediction& p = predictions[i];

@@ -11,13 +11,13 @@
 
 namespace drydock::configurator {
 
-// A row's deployment as a plan. Columns: mode, model, system, backend, precision, gemm_quant_mode, isl, osl, concurrency,
-// and tp_size, pp_size, attention_dp_size, moe_tp_size, moe_ep_size of an aggregated instance, or these with prefill_ and
-// decode_ before them, beside prefill_batch_size and prefill_num_workers (decode_ likewise). Parallel sizes that no engine
-// can run are read as what their writer must have meant: see `reconcile` in points.cpp.
-// Optional columns: stream_interval (tokens the server gathers before it sends them), length_spread (the client draws
-// lengths from [1 - spread, 1] of the nominal ones), max_num_tokens (token budget of a step).
-// Throws core::Error naming line and column.
+// A row's deployment as a plan. Columns: mode, model, system, backend, precision, gemm_quant_mode, isl, osl,
+// concurrency, and tp_size, pp_size, attention_dp_size, moe_tp_size, moe_ep_size of an aggregated instance, or these
+// with prefill_ and decode_ before them, beside prefill_batch_size and prefill_num_workers (decode_ likewise). Parallel
+// sizes that no engine can run are read as what their writer must have meant: see `reconcile` in points.cpp. Optional
+// columns: stream_interval (tokens the server gathers before it sends them), length_spread (the client draws lengths
+// from [1 - spread, 1] of the nominal ones), max_num_tokens (token budget of a step). Throws core::Error naming line
+// and column.
 models::Plan plan_of(const core::Csv& points, size_t row, Resources& resources);
 
 struct PointPrediction {
@@ -38,8 +38,9 @@ struct ErrorSummary {
     double mape = 0, median = 0, bias = 0, within20 = 0, in_band = 0;  // percent; bias: median of the signed error
   } ttft, tpot;
 };
-// Choosing among measured deployments of one model, system, precision and lengths by predicted throughput per GPU under a
-// TPOT target: what share of the best measured throughput is lost, and how often the chosen one misses its target by 10 %.
+// Choosing among measured deployments of one model, system, precision and lengths by predicted throughput per GPU under
+// a TPOT target: what share of the best measured throughput is lost, and how often the chosen one misses its target by
+// 10 %.
 struct Regret {
   int64_t choices = 0, misses = 0;
   double mean_loss = 0;  // percent

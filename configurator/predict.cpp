@@ -14,7 +14,9 @@ using models::Role;
 double mean_output(const models::Workload& w) { return static_cast<double>(w.osl) * (w.shortest + w.longest) / 2; }
 
 Figure scaled(const Figure& f, double by) { return {f.value * by, f.low * by, f.high * by}; }
-Figure inverse(const Figure& f, double numerator) { return {numerator / f.value, numerator / f.high, numerator / f.low}; }
+Figure inverse(const Figure& f, double numerator) {
+  return {numerator / f.value, numerator / f.high, numerator / f.low};
+}
 
 // A plan's engines need its formats in one place.
 struct Setup {
@@ -39,12 +41,19 @@ bool keeps_kv_in_fp8(models::Backend backend, const core::Hardware& hardware, co
 
 simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Setup& setup, Resources& resources) {
   if (const auto reason = models::why_illegal(setup.architecture, setup.precision, pool.parallelism))
-    throw core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name + ": " + *reason);
-  return {setup.architecture, setup.precision, pool.parallelism, resources.system(pool.system),
-          resources.times(pool.system, plan.backend), resources.backend(plan.backend), pool.max_tokens};
+    throw core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name + ": " +
+                      *reason);
+  return {setup.architecture,
+          setup.precision,
+          pool.parallelism,
+          resources.system(pool.system),
+          resources.times(pool.system, plan.backend),
+          resources.backend(plan.backend),
+          pool.max_tokens};
 }
 
-PoolDetail detail(const models::Plan& plan, const Pool& pool, const simulator::Engine& engine, Role phase, double batch, Resources& resources) {
+PoolDetail detail(const models::Plan& plan, const Pool& pool, const simulator::Engine& engine, Role phase, double batch,
+                  Resources& resources) {
   PoolDetail out;
   out.role = pool.role;
   out.phase = phase;
@@ -62,20 +71,23 @@ PoolDetail detail(const models::Plan& plan, const Pool& pool, const simulator::E
 
 }  // namespace
 
-models::Precision deployed_precision(const models::Architecture& architecture, const std::string& precision, const std::string& kv_precision,
-                                     models::Backend backend, const core::Hardware& hardware) {
+models::Precision deployed_precision(const models::Architecture& architecture, const std::string& precision,
+                                     const std::string& kv_precision, models::Backend backend,
+                                     const core::Hardware& hardware) {
   models::Precision out = models::choose_precision(architecture, precision, kv_precision);
   if (kv_precision == "auto" && keeps_kv_in_fp8(backend, hardware, out)) out.kv = core::Dtype::fp8;
   return out;
 }
 
-models::Prediction prediction_of(const simulator::Served& served, const models::Workload& workload, int gpus, std::optional<double> price) {
+models::Prediction prediction_of(const simulator::Served& served, const models::Workload& workload, int gpus,
+                                 std::optional<double> price) {
   models::Prediction p;
   p.ttft_ms = served.ttft_ms;
   p.tpot_ms = served.tpot_ms;
   const double steps = std::max(0.0, mean_output(workload) - 1);
   const auto latency = [&](double ttft, double tpot) { return ttft + steps * tpot; };
-  p.request_latency_ms = {latency(served.ttft_ms.value, served.tpot_ms.value), latency(served.ttft_ms.low, served.tpot_ms.low),
+  p.request_latency_ms = {latency(served.ttft_ms.value, served.tpot_ms.value),
+                          latency(served.ttft_ms.low, served.tpot_ms.low),
                           latency(served.ttft_ms.high, served.tpot_ms.high)};
   p.requests_per_s = served.requests_per_s;
   p.tokens_per_s_per_gpu = scaled(served.requests_per_s, mean_output(workload) / gpus);
@@ -101,14 +113,16 @@ std::optional<models::Prediction> predict(const models::Plan& plan, Resources& r
   std::optional<simulator::Served> served;
   if (plan.mode == models::Mode::agg) {
     const Pool& pool = plan.pool(Role::worker);
-    served = simulator::aggregated(engine_of(plan, pool, setup, resources), pool.replicas, pool.max_batch, plan.workload);
+    served =
+        simulator::aggregated(engine_of(plan, pool, setup, resources), pool.replicas, pool.max_batch, plan.workload);
   } else {
     const Pool &prefill = plan.pool(Role::prefill), &decode = plan.pool(Role::decode);
-    const Figure transfer = simulator::kv_transfer_ms(setup.architecture, setup.precision, prefill.parallelism, decode.parallelism,
-                                                      resources.system(prefill.system), resources.system(decode.system),
-                                                      static_cast<double>(plan.workload.isl));
+    const Figure transfer = simulator::kv_transfer_ms(
+        setup.architecture, setup.precision, prefill.parallelism, decode.parallelism, resources.system(prefill.system),
+        resources.system(decode.system), static_cast<double>(plan.workload.isl));
     served = simulator::disaggregated(engine_of(plan, prefill, setup, resources), prefill.replicas, prefill.max_batch,
-                                      engine_of(plan, decode, setup, resources), decode.replicas, decode.max_batch, transfer, plan.workload);
+                                      engine_of(plan, decode, setup, resources), decode.replicas, decode.max_batch,
+                                      transfer, plan.workload);
   }
   if (!served) return std::nullopt;
   return prediction_of(*served, plan.workload, plan.gpus(), price_per_hour(plan, resources));
@@ -120,7 +134,8 @@ std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources) 
   for (const Pool& pool : plan.pools) {
     const simulator::Engine engine = engine_of(plan, pool, setup, resources);
     const double batch = static_cast<double>(pool.max_batch);
-    if (pool.role != Role::decode) out.push_back(detail(plan, pool, engine, Role::prefill, pool.role == Role::worker ? 1 : batch, resources));
+    if (pool.role != Role::decode)
+      out.push_back(detail(plan, pool, engine, Role::prefill, pool.role == Role::worker ? 1 : batch, resources));
     if (pool.role != Role::prefill) out.push_back(detail(plan, pool, engine, Role::decode, batch, resources));
   }
   return out;

@@ -13,19 +13,20 @@ namespace drydock::configurator {
 // Where the time of one pool's typical step goes, and what the figures rest on.
 struct PoolDetail {
   models::Role role{};
-  models::Role phase{};  // prefill or decode: a worker has both
-  double batch = 0;      // sequences in the step
-  std::vector<simulator::OpShare> ops;                     // largest first
-  std::array<double, core::kProvenances> provenance{};     // shares of the step's kernel time
-  models::StageMemory memory;                              // of the fullest GPU [bytes]
-  double kv_tokens = 0;                                    // of one attention-DP rank
-  double memory_bytes = 0;                                 // of the GPU
+  models::Role phase{};                                 // prefill or decode: a worker has both
+  double batch = 0;                                     // sequences in the step
+  std::vector<simulator::OpShare> ops;                  // largest first
+  std::array<double, core::kProvenances> provenance{};  // shares of the step's kernel time
+  models::StageMemory memory;                           // of the fullest GPU [bytes]
+  double kv_tokens = 0;                                 // of one attention-DP rank
+  double memory_bytes = 0;                              // of the GPU
   std::string kernel_version, borrowed_from;
 };
 
 // The formats a backend runs with on a system. KV "auto" is what its checkpoints and launch recipes ask for.
-models::Precision deployed_precision(const models::Architecture& architecture, const std::string& precision, const std::string& kv_precision,
-                                     models::Backend backend, const core::Hardware& hardware);
+models::Precision deployed_precision(const models::Architecture& architecture, const std::string& precision,
+                                     const std::string& kv_precision, models::Backend backend,
+                                     const core::Hardware& hardware);
 
 // What the engines of a plan would do under its workload. nullopt: the rate is more than the plan can serve.
 // Throws core::Error when the model, a system or the parallelism is not possible.

@@ -36,10 +36,13 @@ void Resources::set_price(const std::string& name, double price) {
 const perfdb::KernelTimes& Resources::times(const std::string& system_name, models::Backend backend) {
   const std::scoped_lock lock(mutex_);
   auto& slot = times_[{system_name, backend}];
-  if (!slot) slot = std::make_unique<perfdb::KernelTimes>(database_, system(system_name).hardware, models::name(backend));
+  if (!slot)
+    slot = std::make_unique<perfdb::KernelTimes>(database_, system(system_name).hardware, models::name(backend));
   return *slot;
 }
 
-const simulator::BackendModel& Resources::backend(models::Backend backend) const { return backends_[static_cast<size_t>(backend)]; }
+const simulator::BackendModel& Resources::backend(models::Backend backend) const {
+  return backends_[static_cast<size_t>(backend)];
+}
 
 }  // namespace drydock::configurator

@@ -1,6 +1,6 @@
 #pragma once
-// Everything a prediction rests on besides the question: kernel times, backends' figures, models and systems, each loaded
-// once.
+// Everything a prediction rests on besides the question: kernel times, backends' figures, models and systems, each
+// loaded once.
 #include <filesystem>
 #include <map>
 #include <memory>

@@ -23,7 +23,8 @@ std::vector<Target> targets_of(const models::Slo& slo) {
   std::vector<Target> out;
   if (slo.ttft_ms) out.push_back({"ttft", *slo.ttft_ms, &models::Prediction::ttft_ms});
   if (slo.tpot_ms) out.push_back({"tpot", *slo.tpot_ms, &models::Prediction::tpot_ms});
-  if (slo.request_latency_ms) out.push_back({"request_latency", *slo.request_latency_ms, &models::Prediction::request_latency_ms});
+  if (slo.request_latency_ms)
+    out.push_back({"request_latency", *slo.request_latency_ms, &models::Prediction::request_latency_ms});
   return out;
 }
 
@@ -40,7 +41,8 @@ struct Judged {
 
 class Ranker {
  public:
-  Ranker(const Question& question, Resources& resources) : question_(question), resources_(resources), targets_(targets_of(question.slo)) {}
+  Ranker(const Question& question, Resources& resources)
+      : question_(question), resources_(resources), targets_(targets_of(question.slo)) {}
 
   Judged judge(const Priced& priced) const {
     Judged j{&priced, {}, 0};
@@ -58,11 +60,13 @@ class Ranker {
     return j;
   }
 
-  // Better first: fewest GPUs where that is the goal, then cost where there are prices, throughput per GPU, less tightness.
+  // Better first: fewest GPUs where that is the goal, then cost where there are prices, throughput per GPU, less
+  // tightness.
   bool better(const Judged& a, const Judged& b) const {
     if (question_.goal == Goal::fewest_gpus && a.gpus != b.gpus) return a.gpus < b.gpus;
     const auto cost = [](const Judged& j) {
-      return j.prediction.cost_per_million_tokens ? j.prediction.cost_per_million_tokens->value : j.prediction.gpu_hours_per_million_tokens.value;
+      return j.prediction.cost_per_million_tokens ? j.prediction.cost_per_million_tokens->value
+                                                  : j.prediction.gpu_hours_per_million_tokens.value;
     };
     if (cost(a) != cost(b)) return cost(a) < cost(b);
     return a.tightness < b.tightness;
@@ -75,7 +79,9 @@ class Ranker {
     plan.precision = question_.precision;
     plan.backend = j.priced->backend;
     const core::Hardware& hardware = resources_.system(question_.system).hardware;
-    plan.kv_precision = core::name(deployed_precision(resources_.model(question_.model), question_.precision, question_.kv_precision, plan.backend, hardware).kv);
+    plan.kv_precision = core::name(deployed_precision(resources_.model(question_.model), question_.precision,
+                                                      question_.kv_precision, plan.backend, hardware)
+                                       .kv);
     plan.backend_version = resources_.times(j.priced->pools.front().system, plan.backend).version();
     plan.mode = j.priced->mode;
     plan.pools = j.priced->pools;
@@ -118,18 +124,22 @@ std::vector<Ranked> best_of_each_shape(const std::vector<Judged>& sorted, const 
 std::vector<Ranked> nearest_misses(const std::vector<Judged>& judged, const Ranker& ranker) {
   std::vector<Ranked> out;
   const auto add_least = [&](const auto& key) {
-    const auto least = std::min_element(judged.begin(), judged.end(), [&](const Judged& a, const Judged& b) { return key(a) < key(b); });
+    const auto least = std::min_element(judged.begin(), judged.end(),
+                                        [&](const Judged& a, const Judged& b) { return key(a) < key(b); });
     if (least != judged.end()) out.push_back(ranker.ranked(*least));
   };
   add_least([](const Judged& j) { return j.tightness; });
-  for (const Target& target : ranker.targets()) add_least([&](const Judged& j) { return (j.prediction.*target.figure).value; });
+  for (const Target& target : ranker.targets())
+    add_least([&](const Judged& j) { return (j.prediction.*target.figure).value; });
   return out;
 }
 
 std::vector<Ranked> pareto_front(std::vector<Judged> judged, const Ranker& ranker) {
   const auto user = [](const Judged& j) { return j.prediction.tokens_per_s_per_user.value; };
   const auto gpu = [](const Judged& j) { return j.prediction.tokens_per_s_per_gpu.value; };
-  std::stable_sort(judged.begin(), judged.end(), [&](const Judged& a, const Judged& b) { return user(a) != user(b) ? user(a) > user(b) : gpu(a) > gpu(b); });
+  std::stable_sort(judged.begin(), judged.end(), [&](const Judged& a, const Judged& b) {
+    return user(a) != user(b) ? user(a) > user(b) : gpu(a) > gpu(b);
+  });
   std::vector<Ranked> out;
   double best = 0;
   for (const Judged& j : judged)
@@ -144,9 +154,10 @@ std::vector<Ranked> pareto_front(std::vector<Judged> judged, const Ranker& ranke
 void check(const Question& q, Resources& resources) {
   const models::Architecture& a = resources.model(q.model);
   if (q.workload.isl + q.workload.osl > a.max_context)
-    throw core::Error("--isl " + std::to_string(q.workload.isl) + " and --osl " + std::to_string(q.workload.osl) + " are more than the context of " + a.name +
-                      ", " + std::to_string(a.max_context) + " tokens");
-  if (q.goal == Goal::fewest_gpus && !q.workload.rate && !q.workload.concurrency) throw core::Error("--rate or --concurrency is needed to size a deployment");
+    throw core::Error("--isl " + std::to_string(q.workload.isl) + " and --osl " + std::to_string(q.workload.osl) +
+                      " are more than the context of " + a.name + ", " + std::to_string(a.max_context) + " tokens");
+  if (q.goal == Goal::fewest_gpus && !q.workload.rate && !q.workload.concurrency)
+    throw core::Error("--rate or --concurrency is needed to size a deployment");
 }
 
 }  // namespace
@@ -163,7 +174,8 @@ Answer recommend(const Question& question, Resources& resources) {
   std::vector<Judged> meeting;
   std::copy_if(judged.begin(), judged.end(), std::back_inserter(meeting), [](const Judged& j) { return j.meets(); });
   answer.counts.meeting_slo = static_cast<int64_t>(meeting.size());
-  std::stable_sort(meeting.begin(), meeting.end(), [&](const Judged& a, const Judged& b) { return ranker.better(a, b); });
+  std::stable_sort(meeting.begin(), meeting.end(),
+                   [&](const Judged& a, const Judged& b) { return ranker.better(a, b); });
   answer.plans = best_of_each_shape(meeting, ranker, question.top);
   if (meeting.empty()) answer.nearest = nearest_misses(judged, ranker);
   return answer;

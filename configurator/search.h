@@ -16,9 +16,9 @@ enum class Goal : uint8_t { throughput_per_gpu, fewest_gpus };
 
 struct Question {
   std::string model, precision = "auto", kv_precision = "auto";
-  std::string system;         // of workers and of prefill
-  std::string decode_system;  // empty: the same
-  int gpus = 8;               // at most, over both pools
+  std::string system;                      // of workers and of prefill
+  std::string decode_system;               // empty: the same
+  int gpus = 8;                            // at most, over both pools
   std::optional<models::Backend> backend;  // nullopt: try all
   models::Workload workload;
   models::Slo slo;

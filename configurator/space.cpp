@@ -5,10 +5,12 @@
 namespace drydock::configurator {
 
 bool has_experts(const models::Architecture& architecture) {
-  return std::any_of(architecture.kinds.begin(), architecture.kinds.end(), [](const models::LayerKind& k) { return k.ffn && k.ffn->is_moe(); });
+  return std::any_of(architecture.kinds.begin(), architecture.kinds.end(),
+                     [](const models::LayerKind& k) { return k.ffn && k.ffn->is_moe(); });
 }
 
-std::vector<models::Parallelism> parallelisms(const models::Architecture& architecture, const models::System& system, int gpus) {
+std::vector<models::Parallelism> parallelisms(const models::Architecture& architecture, const models::System& system,
+                                              int gpus) {
   const bool moe = has_experts(architecture);
   const auto& hardware = system.hardware;
   const int close = std::max(hardware.nvlink_domain, hardware.nvlink_bytes_per_s > 0 ? 1 : hardware.gpus_per_node);

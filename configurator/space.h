@@ -11,7 +11,8 @@ namespace drydock::configurator {
 
 // Every combination of powers of two for one instance of at most `gpus` GPUs, legal or not: TP inside the NVLink domain
 // (or node, without NVLink), pipeline stages and attention DP x EP beyond it; experts only for MoE models.
-std::vector<models::Parallelism> parallelisms(const models::Architecture& architecture, const models::System& system, int gpus);
+std::vector<models::Parallelism> parallelisms(const models::Architecture& architecture, const models::System& system,
+                                              int gpus);
 
 // 1, 2, 3, 4, 5, 6, 7, 9, 11 ... in steps of about a fifth up to `most`, and `most`.
 std::vector<int64_t> batches(int64_t most);

@@ -19,7 +19,9 @@ struct Scored {
   double gpus = 0, concurrency = 0, osl = 0;
   bool clean = true;
 
-  double throughput(double ttft_ms, double tpot_ms) const { return concurrency * osl / (ttft_ms + tpot_ms * (osl - 1)) * 1000 / gpus; }
+  double throughput(double ttft_ms, double tpot_ms) const {
+    return concurrency * osl / (ttft_ms + tpot_ms * (osl - 1)) * 1000 / gpus;
+  }
 };
 
 double cell_or_zero(const core::Csv& csv, size_t row, const std::string& column) {
@@ -34,7 +36,8 @@ double gpus_of(const core::Csv& csv, size_t row) {
            std::max(1.0, cell_or_zero(csv, row, prefix + "attention_dp_size"));
   };
   if (csv.cell(row, csv.column("mode")) == "agg") return side("");
-  return cell_or_zero(csv, row, "prefill_num_workers") * side("prefill_") + cell_or_zero(csv, row, "decode_num_workers") * side("decode_");
+  return cell_or_zero(csv, row, "prefill_num_workers") * side("prefill_") +
+         cell_or_zero(csv, row, "decode_num_workers") * side("decode_");
 }
 
 std::vector<Scored> scored_rows(const core::Csv& points, const std::vector<PointPrediction>& predictions) {
@@ -61,7 +64,8 @@ double median(std::vector<double> values) {
   return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-ErrorSummary::Figure figure_error(const std::vector<const Scored*>& rows, double Scored::*truth, core::Figure models::Prediction::*predicted) {
+ErrorSummary::Figure figure_error(const std::vector<const Scored*>& rows, double Scored::*truth,
+                                  core::Figure models::Prediction::*predicted) {
   std::vector<double> sizes, signed_errors;
   double within = 0, in_band = 0, sum = 0;
   for (const Scored* s : rows) {
@@ -93,7 +97,8 @@ void choose(const std::vector<const Scored*>& group, double target_ms, Regret& r
   for (const Scored* s : group) {
     if (s->tpot <= target_ms) best = std::max(best, s->throughput(s->ttft, s->tpot));
     if (!s->predicted || s->predicted->tpot_ms.value > target_ms) continue;
-    if (const double said = s->throughput(s->predicted->ttft_ms.value, s->predicted->tpot_ms.value); said > said_best) said_best = said, chosen = s;
+    if (const double said = s->throughput(s->predicted->ttft_ms.value, s->predicted->tpot_ms.value); said > said_best)
+      said_best = said, chosen = s;
   }
   if (best <= 0) return;
   ++regret.choices;
@@ -110,7 +115,8 @@ Regret regret_of(const core::Csv& points, const std::vector<const Scored*>& rows
   for (const Scored* s : rows) {
     if (s->concurrency <= 0 || s->gpus <= 0) continue;
     std::vector<std::string> key;
-    for (const char* column : {"model", "system", "precision", "isl", "osl"}) key.push_back(points.find(column) ? points.cell(s->row, points.column(column)) : "");
+    for (const char* column : {"model", "system", "precision", "isl", "osl"})
+      key.push_back(points.find(column) ? points.cell(s->row, points.column(column)) : "");
     groups[key].push_back(s);
   }
   Regret regret;
@@ -132,7 +138,8 @@ Validation validate(const core::Csv& points, const std::vector<PointPrediction>&
     all.push_back(&s);
     if (!s.clean) continue;
     clean.push_back(&s);
-    for (const char* column : {"mode", "system", "backend", "model"}) groups[std::string(column) + "=" + points.cell(s.row, points.column(column))].push_back(&s);
+    for (const char* column : {"mode", "system", "backend", "model"})
+      groups[std::string(column) + "=" + points.cell(s.row, points.column(column))].push_back(&s);
   }
   Validation out;
   out.all = summarize(all);

@@ -60,7 +60,8 @@ class Splitter {
       if (end == std::string_view::npos)
         throw Error(std::string(origin_) + ": line " + std::to_string(opened) + ": a quote is never closed");
       value.append(text_.substr(at_, end - at_));
-      line_ += static_cast<int>(std::count(text_.begin() + static_cast<long>(at_), text_.begin() + static_cast<long>(end), '\n'));
+      line_ += static_cast<int>(
+          std::count(text_.begin() + static_cast<long>(at_), text_.begin() + static_cast<long>(end), '\n'));
       at_ = end + 1;
       if (!take('"')) return bounded(std::move(value));
       value += '"';
@@ -80,9 +81,11 @@ class Splitter {
 
 void check_header(const std::vector<std::string>& columns, std::string_view origin) {
   if (columns.size() > kMaxColumns) throw Error(std::string(origin) + ": line 1: over 1024 columns");
-  if (columns.size() == 1 && columns[0].empty()) throw Error(std::string(origin) + ": line 1: want a header row of column names");
+  if (columns.size() == 1 && columns[0].empty())
+    throw Error(std::string(origin) + ": line 1: want a header row of column names");
   for (size_t i = 0; i < columns.size(); ++i)
-    if (std::find(columns.begin(), columns.begin() + static_cast<long>(i), columns[i]) != columns.begin() + static_cast<long>(i))
+    if (std::find(columns.begin(), columns.begin() + static_cast<long>(i), columns[i]) !=
+        columns.begin() + static_cast<long>(i))
       throw Error(std::string(origin) + ": line 1: column '" + columns[i].substr(0, 80) + "' is there twice");
 }
 
@@ -107,8 +110,8 @@ Csv Csv::parse(std::string_view text, std::string_view origin, size_t max_rows) 
     splitter.next(fields);
     if (fields.size() == 1 && fields[0].empty()) continue;  // a blank line
     if (fields.size() != csv.columns_.size())
-      throw Error(csv.origin_ + ": line " + std::to_string(line) + ": " + std::to_string(fields.size()) + " fields; the header has " +
-                  std::to_string(csv.columns_.size()));
+      throw Error(csv.origin_ + ": line " + std::to_string(line) + ": " + std::to_string(fields.size()) +
+                  " fields; the header has " + std::to_string(csv.columns_.size()));
     if (csv.lines_.size() >= max_rows) throw Error(csv.origin_ + ": over " + std::to_string(max_rows) + " rows");
     std::move(fields.begin(), fields.end(), std::back_inserter(csv.cells_));
     csv.lines_.push_back(line);
@@ -143,9 +146,11 @@ std::optional<double> Csv::number(size_t row, size_t column, double least, doubl
   if (text.empty()) return std::nullopt;
   double value = 0;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (status != std::errc{} || end != text.data() + text.size() || !std::isfinite(value) || !(value >= least && value <= most))
-    throw Error(origin_ + ": line " + std::to_string(line(row)) + ": column '" + columns_[column] + "': want a number from " +
-                bound_text(least) + " to " + bound_text(most) + ", found '" + text.substr(0, 40) + "'");
+  if (status != std::errc{} || end != text.data() + text.size() || !std::isfinite(value) ||
+      !(value >= least && value <= most))
+    throw Error(origin_ + ": line " + std::to_string(line(row)) + ": column '" + columns_[column] +
+                "': want a number from " + bound_text(least) + " to " + bound_text(most) + ", found '" +
+                text.substr(0, 40) + "'");
   return value;
 }
 
@@ -153,8 +158,8 @@ std::optional<int64_t> Csv::integer(size_t row, size_t column, int64_t least, in
   const auto value = number(row, column, static_cast<double>(least), static_cast<double>(most));
   if (!value) return std::nullopt;
   if (*value != std::floor(*value))
-    throw Error(origin_ + ": line " + std::to_string(line(row)) + ": column '" + columns_[column] + "': want a whole number, found '" +
-                cell(row, column).substr(0, 40) + "'");
+    throw Error(origin_ + ": line " + std::to_string(line(row)) + ": column '" + columns_[column] +
+                "': want a whole number, found '" + cell(row, column).substr(0, 40) + "'");
   return static_cast<int64_t>(*value);
 }
 

@@ -53,7 +53,8 @@ std::string read_file(const std::filesystem::path& file, size_t most_bytes) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) throw failed(file, "can't be read");
     content.append(buffer, static_cast<size_t>(n));
-    if (content.size() > most_bytes) throw Error(file.string() + ": larger than " + std::to_string(most_bytes) + " bytes");
+    if (content.size() > most_bytes)
+      throw Error(file.string() + ": larger than " + std::to_string(most_bytes) + " bytes");
   }
   return content;
 }

@@ -15,16 +15,22 @@ double first_positive(const Hardware& hardware, std::initializer_list<Dtype> can
 
 double peak_flops_per_s(const Hardware& hardware, Dtype weights) {
   switch (weights) {
-    case Dtype::nvfp4: return first_positive(hardware, {Dtype::nvfp4, Dtype::fp8, Dtype::bf16});
+    case Dtype::nvfp4:
+      return first_positive(hardware, {Dtype::nvfp4, Dtype::fp8, Dtype::bf16});
     // Engines pair MXFP4 weights with fp8 activations where the tensor cores take both, else unpack to bf16.
     case Dtype::mxfp4:
-      return hardware.flops_per_s[static_cast<size_t>(Dtype::mxfp4)] > 0 ? first_positive(hardware, {Dtype::fp8, Dtype::bf16})
-                                                                         : first_positive(hardware, {Dtype::bf16});
+      return hardware.flops_per_s[static_cast<size_t>(Dtype::mxfp4)] > 0
+                 ? first_positive(hardware, {Dtype::fp8, Dtype::bf16})
+                 : first_positive(hardware, {Dtype::bf16});
     case Dtype::fp8:
-    case Dtype::fp8_block: return first_positive(hardware, {Dtype::fp8, Dtype::bf16});
-    case Dtype::int8: return first_positive(hardware, {Dtype::int8, Dtype::bf16});
-    case Dtype::int4: return first_positive(hardware, {Dtype::bf16});
-    default: return first_positive(hardware, {weights, Dtype::bf16});
+    case Dtype::fp8_block:
+      return first_positive(hardware, {Dtype::fp8, Dtype::bf16});
+    case Dtype::int8:
+      return first_positive(hardware, {Dtype::int8, Dtype::bf16});
+    case Dtype::int4:
+      return first_positive(hardware, {Dtype::bf16});
+    default:
+      return first_positive(hardware, {weights, Dtype::bf16});
   }
 }
 

@@ -33,15 +33,18 @@ class Builder : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
   bool key(std::string& value) override {
     Level& level = levels_.back();
-    if (!level.keys.insert(value).second) throw Error(origin_ + ": field '" + value.substr(0, 80) + "' is there twice; keep one");
+    if (!level.keys.insert(value).second)
+      throw Error(origin_ + ": field '" + value.substr(0, 80) + "' is there twice; keep one");
     level.key = std::move(value);
     return true;
   }
   bool parse_error(size_t position, const std::string& token, const nlohmann::detail::exception&) override {
     std::string shown = token.substr(0, 40);
-    std::replace_if(shown.begin(), shown.end(), [](unsigned char c) { return c < 32 || c > 126; }, '?');
+    std::replace_if(
+        shown.begin(), shown.end(), [](unsigned char c) { return c < 32 || c > 126; }, '?');
     const auto end = text_.begin() + static_cast<long>(std::min(position, text_.size()));
-    throw Error(origin_ + ": line " + std::to_string(1 + std::count(text_.begin(), end, '\n')) + ": not JSON near '" + shown + "'");
+    throw Error(origin_ + ": line " + std::to_string(1 + std::count(text_.begin(), end, '\n')) + ": not JSON near '" +
+                shown + "'");
   }
 
  private:
@@ -53,10 +56,13 @@ class Builder : public nlohmann::json_sax<Json> {
 
   template <typename Value>
   bool add(Value&& value) {
-    if (levels_.empty()) root_ = std::forward<Value>(value);
-    else if (Level& level = levels_.back(); level.value.is_array()) level.value.push_back(std::forward<Value>(value));
+    if (levels_.empty())
+      root_ = std::forward<Value>(value);
+    else if (Level& level = levels_.back(); level.value.is_array())
+      level.value.push_back(std::forward<Value>(value));
     // The key is known to be new, so the search for it that operator[] would make is spared.
-    else level.value.get_ref<Json::object_t&>().emplace_back(std::move(level.key), Json(std::forward<Value>(value)));
+    else
+      level.value.get_ref<Json::object_t&>().emplace_back(std::move(level.key), Json(std::forward<Value>(value)));
     return true;
   }
   bool open(Json value) {
@@ -91,7 +97,8 @@ bool has_control(std::string_view text) {
 
 Json parse_json(std::string_view text, std::string_view origin) {
   if (text.size() > kMaxJsonBytes)
-    throw Error(std::string(origin) + ": " + std::to_string(text.size()) + " bytes of JSON; at most " + std::to_string(kMaxJsonBytes));
+    throw Error(std::string(origin) + ": " + std::to_string(text.size()) + " bytes of JSON; at most " +
+                std::to_string(kMaxJsonBytes));
   Builder builder(text, origin);
   Json::sax_parse(text, &builder);
   return builder.take();
@@ -102,7 +109,8 @@ Json read_json(const std::filesystem::path& file) { return parse_json(read_file(
 Fields::Fields(const Json& object, std::string origin, std::string path)
     : object_(&object), origin_(std::move(origin)), path_(std::move(path)) {
   if (!object.is_object())
-    throw Error(origin_ + (path_.empty() ? "" : ": field '" + path_ + "'") + ": want a JSON object, found " + object.type_name());
+    throw Error(origin_ + (path_.empty() ? "" : ": field '" + path_ + "'") + ": want a JSON object, found " +
+                object.type_name());
   if (!path_.empty()) path_ += '.';
 }
 
@@ -124,9 +132,11 @@ const Json& Fields::require(std::string_view field) const {
 int64_t Fields::integer(std::string_view field, int64_t least, int64_t most) const {
   const Json& value = require(field);
   const std::string want = "want a whole number from " + std::to_string(least) + " to " + std::to_string(most);
-  if (!value.is_number_integer()) throw error(field, want + ", found " + value.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 60));
+  if (!value.is_number_integer())
+    throw error(field, want + ", found " + value.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 60));
   const bool huge = value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
-  if (huge || value.get<int64_t>() < least || value.get<int64_t>() > most) throw error(field, want + ", found " + value.dump());
+  if (huge || value.get<int64_t>() < least || value.get<int64_t>() > most)
+    throw error(field, want + ", found " + value.dump());
   return value.get<int64_t>();
 }
 
@@ -137,7 +147,8 @@ int64_t Fields::integer_or(std::string_view field, int64_t otherwise, int64_t le
 double Fields::number(std::string_view field, double least, double most) const {
   const Json& value = require(field);
   const std::string want = "want a number from " + number_text(least) + " to " + number_text(most);
-  if (!value.is_number()) throw error(field, want + ", found " + value.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 60));
+  if (!value.is_number())
+    throw error(field, want + ", found " + value.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 60));
   const double number = value.get<double>();
   if (!(number >= least && number <= most)) throw error(field, want + ", found " + number_text(number));
   return number;

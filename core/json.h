@@ -2,12 +2,11 @@
 // JSON from strangers: bounded, without duplicate keys, with errors that name source and field.
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 
@@ -18,7 +17,8 @@ using Json = nlohmann::ordered_json;
 inline constexpr size_t kMaxJsonBytes = 16u << 20;
 inline constexpr int kMaxJsonDepth = 64;
 
-// Throws core::Error naming `origin` when the text is not JSON (then the line too), too large, too deep, or repeats a key.
+// Throws core::Error naming `origin` when the text is not JSON (then the line too), too large, too deep, or repeats a
+// key.
 Json parse_json(std::string_view text, std::string_view origin);
 Json read_json(const std::filesystem::path& file);
 

@@ -45,7 +45,8 @@ bool may_be_zero(std::string_view dim) {
 
 const KindInfo& info(OpKind kind) { return kKinds[static_cast<size_t>(kind)]; }
 
-// Query-key pairs of one causal sequence whose `fresh` tokens follow `cached` ones; each sees at most `window` (0: all).
+// Query-key pairs of one causal sequence whose `fresh` tokens follow `cached` ones; each sees at most `window` (0:
+// all).
 double causal_pairs(double fresh, double cached, double window) {
   if (window <= 0) return fresh * cached + fresh * (fresh + 1) / 2;
   const double ramp = std::clamp(window - cached, 0.0, fresh);  // tokens that still see everything before them
@@ -60,7 +61,9 @@ double touched_experts(double local_experts, double tokens, double top_k, double
 }
 
 // Expected number of distinct other ranks among the `top_k` experts of one token.
-double remote_ranks(double top_k, double ep) { return (ep - 1) * -std::expm1(top_k * std::log1p(-1.0 / std::max(ep, 1.0))); }
+double remote_ranks(double top_k, double ep) {
+  return (ep - 1) * -std::expm1(top_k * std::log1p(-1.0 / std::max(ep, 1.0)));
+}
 
 }  // namespace
 
@@ -89,19 +92,31 @@ double flops(const Op& op) {
   std::array<double, kMaxOpDims> s;
   std::copy(op.shape.begin(), op.shape.end(), s.begin());
   switch (op.kind) {
-    case OpKind::gemm: return 2 * s[0] * s[1] * s[2];
-    case OpKind::batched_gemm: return 2 * s[0] * s[1] * s[2] * s[3];
-    case OpKind::moe: return 6 * s[0] * s[4] / s[5] * s[1] * s[2];
-    case OpKind::prefill_attention: return 4 * s[0] * causal_pairs(s[1], s[2], s[6]) * s[3] * s[5];
-    case OpKind::decode_attention: return 4 * s[0] * seen(s[1], s[5]) * s[2] * s[4];
-    case OpKind::mla_prefill: return 2 * s[0] * causal_pairs(s[1], s[2], 0) * s[3] * (s[4] + s[5]);
-    case OpKind::mla_decode: return 2 * s[0] * s[1] * s[2] * (2 * s[3] + s[4]);
-    case OpKind::sparse_mla: return 2 * s[0] * s[1] * s[2] * (2 * s[3] + s[4]);
-    case OpKind::index_score: return 2 * s[0] * causal_pairs(s[1], s[2] - s[1], 0) * s[3] * s[4];
+    case OpKind::gemm:
+      return 2 * s[0] * s[1] * s[2];
+    case OpKind::batched_gemm:
+      return 2 * s[0] * s[1] * s[2] * s[3];
+    case OpKind::moe:
+      return 6 * s[0] * s[4] / s[5] * s[1] * s[2];
+    case OpKind::prefill_attention:
+      return 4 * s[0] * causal_pairs(s[1], s[2], s[6]) * s[3] * s[5];
+    case OpKind::decode_attention:
+      return 4 * s[0] * seen(s[1], s[5]) * s[2] * s[4];
+    case OpKind::mla_prefill:
+      return 2 * s[0] * causal_pairs(s[1], s[2], 0) * s[3] * (s[4] + s[5]);
+    case OpKind::mla_decode:
+      return 2 * s[0] * s[1] * s[2] * (2 * s[3] + s[4]);
+    case OpKind::sparse_mla:
+      return 2 * s[0] * s[1] * s[2] * (2 * s[3] + s[4]);
+    case OpKind::index_score:
+      return 2 * s[0] * causal_pairs(s[1], s[2] - s[1], 0) * s[3] * s[4];
     // State update and read-out: three products with the (k, v) state per token, as the recurrent form has them.
-    case OpKind::gated_delta: return 6 * s[0] * s[1] * s[3] * s[4] * s[5];
-    case OpKind::mamba2: return 6 * s[0] * s[1] * s[2] * s[3] * s[4];
-    default: return 0;
+    case OpKind::gated_delta:
+      return 6 * s[0] * s[1] * s[3] * s[4] * s[5];
+    case OpKind::mamba2:
+      return 6 * s[0] * s[1] * s[2] * s[3] * s[4];
+    default:
+      return 0;
   }
 }
 
@@ -112,31 +127,45 @@ double bytes(const Op& op) {
   const double kv = bytes_per_element(op.kv_dtype);
   constexpr double kOut = 2;  // results leave a kernel in bf16
   switch (op.kind) {
-    case OpKind::gemm: return s[0] * s[2] * act + s[1] * s[2] * weight + s[0] * s[1] * kOut;
-    case OpKind::batched_gemm: return s[3] * (s[0] * s[2] * act + s[1] * s[2] * weight + s[0] * s[1] * kOut);
+    case OpKind::gemm:
+      return s[0] * s[2] * act + s[1] * s[2] * weight + s[0] * s[1] * kOut;
+    case OpKind::batched_gemm:
+      return s[3] * (s[0] * s[2] * act + s[1] * s[2] * weight + s[0] * s[1] * kOut);
     case OpKind::moe:
       return touched_experts(s[3] / s[5], s[0], s[4], s[3]) * 3 * s[1] * s[2] * weight +
              s[0] * s[4] / s[5] * (s[1] * (act + kOut) + 2 * s[2] * kOut);
     case OpKind::prefill_attention:
-      return s[0] * (2 * s[1] * s[3] * s[5] * kOut + 2 * seen(s[1] + s[2], s[6] > 0 ? s[6] + s[1] : 0) * s[4] * s[5] * kv);
+      return s[0] *
+             (2 * s[1] * s[3] * s[5] * kOut + 2 * seen(s[1] + s[2], s[6] > 0 ? s[6] + s[1] : 0) * s[4] * s[5] * kv);
     case OpKind::decode_attention:
       return s[0] * (2 * s[2] * s[4] * kOut + 2 * seen(s[1], s[5]) * s[3] * s[4] * kv);
     case OpKind::mla_prefill:
       return s[0] * s[3] * (s[1] * (s[4] + s[5]) + (s[1] + s[2]) * (s[4] + s[5])) * kOut;
-    case OpKind::mla_decode: return s[0] * (s[2] * (2 * s[3] + s[4]) * kOut + s[1] * (s[3] + s[4]) * kv);
-    case OpKind::sparse_mla: return s[0] * (s[2] * (2 * s[3] + s[4]) * kOut + s[1] * (s[3] + s[4]) * kv);
-    case OpKind::index_score: return s[0] * (s[2] * s[4] + s[1] * s[3] * s[4]);  // fp8 keys and queries
+    case OpKind::mla_decode:
+      return s[0] * (s[2] * (2 * s[3] + s[4]) * kOut + s[1] * (s[3] + s[4]) * kv);
+    case OpKind::sparse_mla:
+      return s[0] * (s[2] * (2 * s[3] + s[4]) * kOut + s[1] * (s[3] + s[4]) * kv);
+    case OpKind::index_score:
+      return s[0] * (s[2] * s[4] + s[1] * s[3] * s[4]);  // fp8 keys and queries
     // fp32 state read and written once per launch, q k v and output in bf16.
-    case OpKind::gated_delta: return s[0] * (8 * s[3] * s[4] * s[5] + s[1] * kOut * (2 * s[2] * s[4] + 2 * s[3] * s[5]));
-    case OpKind::mamba2: return s[0] * (8 * s[2] * s[3] * s[4] + s[1] * kOut * (2 * s[2] * s[3] + 2 * s[5] * s[4]));
-    case OpKind::elementwise: return s[0] * (s[1] + s[2]);
-    case OpKind::all_reduce: return 2 * s[0] * (s[1] - 1) / s[1];
+    case OpKind::gated_delta:
+      return s[0] * (8 * s[3] * s[4] * s[5] + s[1] * kOut * (2 * s[2] * s[4] + 2 * s[3] * s[5]));
+    case OpKind::mamba2:
+      return s[0] * (8 * s[2] * s[3] * s[4] + s[1] * kOut * (2 * s[2] * s[3] + 2 * s[5] * s[4]));
+    case OpKind::elementwise:
+      return s[0] * (s[1] + s[2]);
+    case OpKind::all_reduce:
+      return 2 * s[0] * (s[1] - 1) / s[1];
     case OpKind::all_gather:
     case OpKind::reduce_scatter:
-    case OpKind::all_to_all: return s[0] * (s[1] - 1) / s[1];
-    case OpKind::send_recv: return s[0];
-    case OpKind::moe_dispatch: return s[0] * s[1] * remote_ranks(s[2], s[4]) * weight;
-    case OpKind::moe_combine: return s[0] * s[1] * remote_ranks(s[2], s[4]) * kOut;
+    case OpKind::all_to_all:
+      return s[0] * (s[1] - 1) / s[1];
+    case OpKind::send_recv:
+      return s[0];
+    case OpKind::moe_dispatch:
+      return s[0] * s[1] * remote_ranks(s[2], s[4]) * weight;
+    case OpKind::moe_combine:
+      return s[0] * s[1] * remote_ranks(s[2], s[4]) * kOut;
   }
   return 0;
 }
@@ -158,8 +187,8 @@ std::string key(const Op& op) {
 
 Op parse_op_key(std::string_view text) {
   const auto fail = [&](std::string_view part, std::string_view want) -> Error {
-    return Error("op key '" + std::string(text.substr(0, 200)) + "': '" + std::string(part.substr(0, 60)) + "' is not " +
-                 std::string(want));
+    return Error("op key '" + std::string(text.substr(0, 200)) + "': '" + std::string(part.substr(0, 60)) +
+                 "' is not " + std::string(want));
   };
   const auto cut = [](std::string_view& rest, char at) {
     const size_t end = std::min(rest.find(at), rest.size());

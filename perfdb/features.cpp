@@ -17,22 +17,35 @@ struct Efficiency {
 };
 
 // Typical of the kernels engines ship; surfaces correct them wherever there are tables. What has none:
-// elementwise streams at 0.8 of the bandwidth (device copy on H200: 4.3 of 4.8 TB/s read + written, small tensors less);
-// sparse MLA gathers scattered rows (half the bandwidth); the DSA indexer is a skinny fp8 product plus a top-k pass.
+// elementwise streams at 0.8 of the bandwidth (device copy on H200: 4.3 of 4.8 TB/s read + written, small tensors
+// less); sparse MLA gathers scattered rows (half the bandwidth); the DSA indexer is a skinny fp8 product plus a top-k
+// pass.
 Efficiency efficiency(OpKind kind) {
   switch (kind) {
-    case OpKind::gemm: return {3.0, 0.85, 0.75};
-    case OpKind::batched_gemm: return {5.0, 0.70, 0.50};
-    case OpKind::moe: return {15.0, 0.75, 0.40};
-    case OpKind::prefill_attention: return {10.0, 0.80, 0.45};
-    case OpKind::decode_attention: return {10.0, 0.70, 0.30};
-    case OpKind::mla_prefill: return {12.0, 0.75, 0.45};
-    case OpKind::mla_decode: return {12.0, 0.65, 0.40};
-    case OpKind::sparse_mla: return {12.0, 0.50, 0.35};
-    case OpKind::index_score: return {10.0, 0.60, 0.30};
-    case OpKind::gated_delta: return {8.0, 0.50, 0.15};
-    case OpKind::mamba2: return {8.0, 0.50, 0.15};
-    default: return {1.5, 0.80, 1.0};
+    case OpKind::gemm:
+      return {3.0, 0.85, 0.75};
+    case OpKind::batched_gemm:
+      return {5.0, 0.70, 0.50};
+    case OpKind::moe:
+      return {15.0, 0.75, 0.40};
+    case OpKind::prefill_attention:
+      return {10.0, 0.80, 0.45};
+    case OpKind::decode_attention:
+      return {10.0, 0.70, 0.30};
+    case OpKind::mla_prefill:
+      return {12.0, 0.75, 0.45};
+    case OpKind::mla_decode:
+      return {12.0, 0.65, 0.40};
+    case OpKind::sparse_mla:
+      return {12.0, 0.50, 0.35};
+    case OpKind::index_score:
+      return {10.0, 0.60, 0.30};
+    case OpKind::gated_delta:
+      return {8.0, 0.50, 0.15};
+    case OpKind::mamba2:
+      return {8.0, 0.50, 0.15};
+    default:
+      return {1.5, 0.80, 1.0};
   }
 }
 
@@ -75,11 +88,14 @@ double network_us(const Op& op, const Hardware& hardware, int64_t group) {
   const double bytes = core::bytes(op);
   const double latency = kNetworkLatencyUs + kNetworkHopUs * std::log2(nodes) + kHopLatencyUs * std::log2(local);
   switch (op.kind) {
-    case OpKind::send_recv: return kNetworkLatencyUs + bytes / network * 1e6;
+    case OpKind::send_recv:
+      return kNetworkLatencyUs + bytes / network * 1e6;
     case OpKind::all_reduce:
     case OpKind::all_gather:
-    case OpKind::reduce_scatter: return latency + (bytes / link + bytes / local / network) * 1e6;
-    default: return latency + (bytes / link + bytes * (nodes - 1) / nodes / network) * 1e6;
+    case OpKind::reduce_scatter:
+      return latency + (bytes / link + bytes / local / network) * 1e6;
+    default:
+      return latency + (bytes / link + bytes * (nodes - 1) / nodes / network) * 1e6;
   }
 }
 
@@ -112,21 +128,25 @@ bool ignores_arithmetic(OpKind kind) {
 int axis_count(OpKind kind) {
   switch (kind) {
     case OpKind::prefill_attention:
-    case OpKind::decode_attention: return 4;
+    case OpKind::decode_attention:
+      return 4;
     case OpKind::gemm:
     case OpKind::moe:
     case OpKind::mla_prefill:
     case OpKind::mla_decode:
     case OpKind::gated_delta:
-    case OpKind::mamba2: return 3;
+    case OpKind::mamba2:
+      return 3;
     case OpKind::batched_gemm:
     case OpKind::moe_dispatch:
     case OpKind::moe_combine:
     case OpKind::all_reduce:
     case OpKind::all_gather:
     case OpKind::reduce_scatter:
-    case OpKind::all_to_all: return 2;
-    default: return 0;
+    case OpKind::all_to_all:
+      return 2;
+    default:
+      return 0;
   }
 }
 
@@ -134,40 +154,61 @@ Coordinates coordinates(const Op& op) {
   std::array<double, core::kMaxOpDims> s;
   std::copy(op.shape.begin(), op.shape.end(), s.begin());
   switch (op.kind) {
-    case OpKind::gemm: return {log2_of(s[0]), log2_of(s[1]), log2_of(s[2])};
-    case OpKind::batched_gemm: return {log2_of(s[0]), log2_of(s[3])};
-    case OpKind::moe: return {log2_of(s[0] * s[4] / s[3]), log2_of(s[3] / s[5]), log2_of(s[2])};
+    case OpKind::gemm:
+      return {log2_of(s[0]), log2_of(s[1]), log2_of(s[2])};
+    case OpKind::batched_gemm:
+      return {log2_of(s[0]), log2_of(s[3])};
+    case OpKind::moe:
+      return {log2_of(s[0] * s[4] / s[3]), log2_of(s[3] / s[5]), log2_of(s[2])};
     case OpKind::prefill_attention:
       return {log2_of(twice_mean_keys(s[1], s[2])), log2_of(s[0] * s[3]), log2_of(s[3] / s[4]), log2_of(s[0])};
-    case OpKind::decode_attention: return {log2_of(s[1]), log2_of(s[0] * s[3]), log2_of(s[2] / s[3]), log2_of(s[0])};
-    case OpKind::mla_prefill: return {log2_of(twice_mean_keys(s[1], s[2])), log2_of(s[0] * s[3]), log2_of(s[0])};
-    case OpKind::mla_decode: return {log2_of(s[1]), log2_of(s[0]), log2_of(s[2])};
-    case OpKind::gated_delta: return {log2_of(s[1]), log2_of(s[0]), log2_of(s[3])};
-    case OpKind::mamba2: return {log2_of(s[1]), log2_of(s[0]), log2_of(s[2])};
+    case OpKind::decode_attention:
+      return {log2_of(s[1]), log2_of(s[0] * s[3]), log2_of(s[2] / s[3]), log2_of(s[0])};
+    case OpKind::mla_prefill:
+      return {log2_of(twice_mean_keys(s[1], s[2])), log2_of(s[0] * s[3]), log2_of(s[0])};
+    case OpKind::mla_decode:
+      return {log2_of(s[1]), log2_of(s[0]), log2_of(s[2])};
+    case OpKind::gated_delta:
+      return {log2_of(s[1]), log2_of(s[0]), log2_of(s[3])};
+    case OpKind::mamba2:
+      return {log2_of(s[1]), log2_of(s[0]), log2_of(s[2])};
     case OpKind::moe_dispatch:
-    case OpKind::moe_combine: return {log2_of(s[0]), log2_of(s[4])};
+    case OpKind::moe_combine:
+      return {log2_of(s[0]), log2_of(s[4])};
     case OpKind::all_reduce:
     case OpKind::all_gather:
     case OpKind::reduce_scatter:
-    case OpKind::all_to_all: return {log2_of(s[0]), log2_of(s[1])};
-    default: return {};
+    case OpKind::all_to_all:
+      return {log2_of(s[0]), log2_of(s[1])};
+    default:
+      return {};
   }
 }
 
 Variant variant(const Op& op) {
   const auto& s = op.shape;
   switch (op.kind) {
-    case OpKind::batched_gemm: return {narrow(s[2]), narrow(s[1])};
-    case OpKind::moe: return {narrow(s[1]), narrow(s[3]), narrow(s[4])};
-    case OpKind::prefill_attention: return {narrow(s[5]), narrow(s[6])};
-    case OpKind::decode_attention: return {narrow(s[4]), narrow(s[5])};
-    case OpKind::mla_prefill: return {narrow(s[4]), narrow(s[5])};
-    case OpKind::mla_decode: return {narrow(s[3]), narrow(s[4])};
-    case OpKind::gated_delta: return {narrow(s[4]), narrow(s[5]), s[1] == 1};
-    case OpKind::mamba2: return {narrow(s[3]), narrow(s[4]), s[1] == 1};
+    case OpKind::batched_gemm:
+      return {narrow(s[2]), narrow(s[1])};
+    case OpKind::moe:
+      return {narrow(s[1]), narrow(s[3]), narrow(s[4])};
+    case OpKind::prefill_attention:
+      return {narrow(s[5]), narrow(s[6])};
+    case OpKind::decode_attention:
+      return {narrow(s[4]), narrow(s[5])};
+    case OpKind::mla_prefill:
+      return {narrow(s[4]), narrow(s[5])};
+    case OpKind::mla_decode:
+      return {narrow(s[3]), narrow(s[4])};
+    case OpKind::gated_delta:
+      return {narrow(s[4]), narrow(s[5]), s[1] == 1};
+    case OpKind::mamba2:
+      return {narrow(s[3]), narrow(s[4]), s[1] == 1};
     case OpKind::moe_dispatch:
-    case OpKind::moe_combine: return {narrow(s[1]), narrow(s[3]), narrow(s[2])};
-    default: return {};
+    case OpKind::moe_combine:
+      return {narrow(s[1]), narrow(s[3]), narrow(s[2])};
+    default:
+      return {};
   }
 }
 

@@ -20,13 +20,20 @@ constexpr size_t kFewestSamples = 16;
 std::array<float, kMaxAxes> knot_gaps(core::OpKind kind) {
   switch (kind) {
     case core::OpKind::moe_dispatch:
-    case core::OpKind::moe_combine: return {0.5f, 0.9f};
-    case core::OpKind::gemm: return {0.9f, 0.2f, 0.9f};
-    case core::OpKind::moe: return {0.9f, 0.9f, 0.2f};
-    case core::OpKind::prefill_attention: return {0.9f, 0.9f, 1.9f, 4.9f};
-    case core::OpKind::decode_attention: return {0.9f, 0.9f, 0.9f, 4.9f};
-    case core::OpKind::mla_prefill: return {0.9f, 0.9f, 1.9f};
-    default: return {0.9f, 0.9f, 0.9f, 0.9f};
+    case core::OpKind::moe_combine:
+      return {0.5f, 0.9f};
+    case core::OpKind::gemm:
+      return {0.9f, 0.2f, 0.9f};
+    case core::OpKind::moe:
+      return {0.9f, 0.9f, 0.2f};
+    case core::OpKind::prefill_attention:
+      return {0.9f, 0.9f, 1.9f, 4.9f};
+    case core::OpKind::decode_attention:
+      return {0.9f, 0.9f, 0.9f, 4.9f};
+    case core::OpKind::mla_prefill:
+      return {0.9f, 0.9f, 1.9f};
+    default:
+      return {0.9f, 0.9f, 0.9f, 0.9f};
   }
 }
 
@@ -164,7 +171,8 @@ Variant parse_variant(std::string_view text) {
     const auto [next, status] = std::from_chars(at, end, out[i]);
     const bool last = i + 1 == out.size();
     if (status != std::errc{} || out[i] < 0 || (last ? next != end : next == end || *next != ','))
-      throw core::Error("surface variant '" + std::string(text.substr(0, 60)) + "' is not three whole numbers '128,0,0'");
+      throw core::Error("surface variant '" + std::string(text.substr(0, 60)) +
+                        "' is not three whole numbers '128,0,0'");
     at = last ? next : next + 1;
   }
   return out;

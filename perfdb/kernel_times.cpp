@@ -15,15 +15,15 @@ using core::OpKind;
 using core::Provenance;
 
 // Half-widths of the band, in logarithm.
-constexpr float kAnalytic = 0.9f;       // no table: stated efficiencies, off by a factor of 2.5
-constexpr float kNetwork = 0.5f;        // over the network: unknown fabric and placement
-constexpr float kPerOctave = 0.10f;     // beyond the lattice
-constexpr float kUnsupported = 0.20f;   // in a corner of the lattice without samples
-constexpr float kCached = 0.10f;        // prefill after cached tokens: the tables have none
-constexpr float kMostOutside = 6.0f;    // octaves that still widen the band
+constexpr float kAnalytic = 0.9f;         // no table: stated efficiencies, off by a factor of 2.5
+constexpr float kNetwork = 0.5f;          // over the network: unknown fabric and placement
+constexpr float kPerOctave = 0.10f;       // beyond the lattice
+constexpr float kUnsupported = 0.20f;     // in a corner of the lattice without samples
+constexpr float kCached = 0.10f;          // prefill after cached tokens: the tables have none
+constexpr float kMostOutside = 6.0f;      // octaves that still widen the band
 constexpr double kLeastOfRoofline = 0.7;  // clocks above the datasheet's and warm caches; nothing is faster
 
-constexpr double kUnknownSpread = 0.03;    // of the median, where a measurement came without
+constexpr double kUnknownSpread = 0.03;     // of the median, where a measurement came without
 constexpr double kDecilePerQuartile = 1.9;  // width of 10..90 % over that of 25..75 % of a normal distribution
 
 struct Exact {
@@ -39,13 +39,20 @@ KernelTime measured_time(const Measurement& row) {
 
 bool may_be_zero(OpKind kind, size_t dimension) {
   switch (kind) {
-    case OpKind::prefill_attention: return dimension == 2 || dimension == 6;
-    case OpKind::decode_attention: return dimension == 1 || dimension == 5;
-    case OpKind::mla_prefill: return dimension == 2;
-    case OpKind::mla_decode: return dimension == 1 || dimension == 4;
-    case OpKind::sparse_mla: return dimension == 4;
-    case OpKind::elementwise: return dimension > 0;
-    default: return false;
+    case OpKind::prefill_attention:
+      return dimension == 2 || dimension == 6;
+    case OpKind::decode_attention:
+      return dimension == 1 || dimension == 5;
+    case OpKind::mla_prefill:
+      return dimension == 2;
+    case OpKind::mla_decode:
+      return dimension == 1 || dimension == 4;
+    case OpKind::sparse_mla:
+      return dimension == 4;
+    case OpKind::elementwise:
+      return dimension > 0;
+    default:
+      return false;
   }
 }
 
@@ -90,8 +97,8 @@ struct KernelTimes::Impl {
     });
     // Of several versions the one read last stands.
     std::stable_sort(measured.begin(), measured.end(), [](const Exact& a, const Exact& b) { return a.op < b.op; });
-    const auto last = std::unique(measured.rbegin(), measured.rend(),
-                                  [](const Exact& a, const Exact& b) { return a.op == b.op; });
+    const auto last =
+        std::unique(measured.rbegin(), measured.rend(), [](const Exact& a, const Exact& b) { return a.op == b.op; });
     measured.erase(measured.begin(), last.base());
   }
 
@@ -107,7 +114,8 @@ struct KernelTimes::Impl {
     const bool inside = correction.outside < 0.5f && correction.support > 0.5f;
     const float doubt = choice.doubt + kPerOctave * std::min(correction.outside, kMostOutside) +
                         kUnsupported * (1 - correction.support) + (cached ? kCached : 0);
-    return banded(latency, static_cast<double>(correction.band.low - doubt), static_cast<double>(correction.band.high + doubt),
+    return banded(latency, static_cast<double>(correction.band.low - doubt),
+                  static_cast<double>(correction.band.high + doubt),
                   choice.exact && inside && !cached ? Provenance::interpolated : Provenance::extrapolated);
   }
 };

@@ -33,7 +33,7 @@ class KernelTimes {
   KernelTime of(const core::Op& op) const;
 
   const core::Hardware& hardware() const;
-  std::string_view version() const;   // of the backend whose tables answer; empty when analytic
+  std::string_view version() const;        // of the backend whose tables answer; empty when analytic
   std::string_view borrowed_from() const;  // the system whose surfaces answer, when not its own
 
  private:

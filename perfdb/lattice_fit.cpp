@@ -6,13 +6,13 @@
 namespace drydock::perfdb {
 namespace {
 
-constexpr double kCurvature = 0.1 * 0.1;   // weight of squared second differences against samples
-constexpr double kSlope = 0.02 * 0.02;     // of first ones: corners without samples fade to the nearest value
-constexpr double kRidge = 1e-9;            // keeps the equations definite
+constexpr double kCurvature = 0.1 * 0.1;  // weight of squared second differences against samples
+constexpr double kSlope = 0.02 * 0.02;    // of first ones: corners without samples fade to the nearest value
+constexpr double kRidge = 1e-9;           // keeps the equations definite
 constexpr int kReweightings = 3;
-constexpr double kLeastScale = 0.01;       // of residuals: the noise of repeated measurements
+constexpr double kLeastScale = 0.01;  // of residuals: the noise of repeated measurements
 constexpr int kMaxIterations = 400;
-constexpr double kTolerance = 1e-5;        // of the residual, relative
+constexpr double kTolerance = 1e-5;  // of the residual, relative
 
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
   double sum = 0;
@@ -35,7 +35,8 @@ void each_difference(const Surface& lattice, First first, Second second) {
 
 }  // namespace
 
-LatticeFit::LatticeFit(const Surface& lattice, std::span<const LatticePoint> points) : lattice_(lattice), points_(points) {
+LatticeFit::LatticeFit(const Surface& lattice, std::span<const LatticePoint> points)
+    : lattice_(lattice), points_(points) {
   cells_.reserve(points.size());
   for (const LatticePoint& point : points) cells_.push_back(locate(lattice, point.at));
 }

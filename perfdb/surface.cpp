@@ -233,9 +233,12 @@ std::string encode(const Surface& surface) {
       append(text, kSkip, skipped);
       continue;
     }
-    const int next = std::clamp(static_cast<int>(std::lround(surface.values[written_knot(surface, i++)] / kStep)) + kZero, 0, kMost);
-    if (std::abs(next - level) <= kReach) text += static_cast<char>(kFirstDigit + next - level + kReach);
-    else append(text, kAbsolute, next);
+    const int next =
+        std::clamp(static_cast<int>(std::lround(surface.values[written_knot(surface, i++)] / kStep)) + kZero, 0, kMost);
+    if (std::abs(next - level) <= kReach)
+      text += static_cast<char>(kFirstDigit + next - level + kReach);
+    else
+      append(text, kAbsolute, next);
     level = next;
   }
   return text;

@@ -21,8 +21,8 @@ struct Band {
 struct Surface {
   int axes = 0;
   std::array<std::vector<float>, kMaxAxes> knots;  // ascending, at least one each
-  std::vector<float> values;       // first axis slowest; natural logarithm
-  std::vector<uint8_t> supported;  // was there a sample in a cell around the knot
+  std::vector<float> values;                       // first axis slowest; natural logarithm
+  std::vector<uint8_t> supported;                  // was there a sample in a cell around the knot
   std::array<Band, kBands> bands{};
 
   size_t stride(int axis) const;

@@ -16,11 +16,11 @@ using core::Dtype;
 using core::OpKind;
 
 // Doubt added per kind of substitution, in logarithm; docs/surfaces.md tells how far substitutes were off.
-constexpr float kOtherSystem = 0.20f;       // same compute capability, over its own roofline
+constexpr float kOtherSystem = 0.20f;  // same compute capability, over its own roofline
 constexpr float kOtherGeneration = 0.70f;
-constexpr float kOtherBackend = 0.30f;      // same GPU, another engine's kernels
-constexpr float kCloseFormat = 0.25f;       // fp8 for fp8_block
-constexpr float kAttentionFormat = 0.10f;   // attention and communication differ little once the roofline is out
+constexpr float kOtherBackend = 0.30f;     // same GPU, another engine's kernels
+constexpr float kCloseFormat = 0.25f;      // fp8 for fp8_block
+constexpr float kAttentionFormat = 0.10f;  // attention and communication differ little once the roofline is out
 constexpr float kForeignFormat = 0.40f;
 constexpr float kPerVariantOctave = 0.12f, kMostVariantDoubt = 0.5f;
 
@@ -31,11 +31,15 @@ struct Donor {
   int sm_version;
   double memory_bytes_per_s;
 };
-constexpr Donor kDonors[] = {
-    {"a100_sxm", "ampere", 80, 2.04e12},    {"l40s", "ada", 89, 0.86e12},       {"h100_sxm", "hopper", 90, 3.35e12},
-    {"h200_sxm", "hopper", 90, 4.8e12},     {"b200_sxm", "blackwell", 100, 8e12}, {"gb200", "blackwell", 100, 8e12},
-    {"b300_sxm", "blackwell", 103, 8e12},   {"gb300", "blackwell", 103, 8e12},
-    {"rtx_pro_6000_server", "blackwell", 120, 1.6e12}};
+constexpr Donor kDonors[] = {{"a100_sxm", "ampere", 80, 2.04e12},
+                             {"l40s", "ada", 89, 0.86e12},
+                             {"h100_sxm", "hopper", 90, 3.35e12},
+                             {"h200_sxm", "hopper", 90, 4.8e12},
+                             {"b200_sxm", "blackwell", 100, 8e12},
+                             {"gb200", "blackwell", 100, 8e12},
+                             {"b300_sxm", "blackwell", 103, 8e12},
+                             {"gb300", "blackwell", 103, 8e12},
+                             {"rtx_pro_6000_server", "blackwell", 120, 1.6e12}};
 
 // Nearest first: by generation, then by how far the memory bandwidths are apart.
 std::vector<Donor> nearest_donors(const core::Hardware& hardware) {
@@ -44,7 +48,8 @@ std::vector<Donor> nearest_donors(const core::Hardware& hardware) {
                       std::abs(std::log(donor.memory_bytes_per_s / std::max(hardware.memory_bytes_per_s, 1.0))));
   };
   std::vector<Donor> donors(std::begin(kDonors), std::end(kDonors));
-  std::stable_sort(donors.begin(), donors.end(), [&](const Donor& a, const Donor& b) { return distance(a) < distance(b); });
+  std::stable_sort(donors.begin(), donors.end(),
+                   [&](const Donor& a, const Donor& b) { return distance(a) < distance(b); });
   return donors;
 }
 
@@ -141,7 +146,8 @@ void SurfaceSet::build(const std::vector<StoredSurface>& stored, std::string_vie
   std::vector<int16_t> decoded(supplies.size(), -1);
   for (size_t i = 0; i < slots_.size(); ++i) {
     const auto kind = static_cast<OpKind>(i / (core::kDtypes * core::kDtypes));
-    const auto dtype = static_cast<Dtype>(i / core::kDtypes % core::kDtypes), kv_dtype = static_cast<Dtype>(i % core::kDtypes);
+    const auto dtype = static_cast<Dtype>(i / core::kDtypes % core::kDtypes),
+               kv_dtype = static_cast<Dtype>(i % core::kDtypes);
     std::optional<size_t> best;
     Substitution least;
     for (size_t s = 0; s < supplies.size(); ++s) {

@@ -23,9 +23,9 @@ Admission read_admission(const core::Fields& fields) {
 }
 
 BackendModel read_one(models::Backend backend, const core::Fields& f) {
-  f.only({"admission", "max_tokens", "memory_fraction", "reserves_output", "host_us", "host_us_per_sequence", "layer_us",
-          "prompt_us", "request_ms", "request_ms_per_concurrent", "gemm", "attention", "moe", "communication",
-          "ttft_spread", "tpot_spread"});
+  f.only({"admission", "max_tokens", "memory_fraction", "reserves_output", "host_us", "host_us_per_sequence",
+          "layer_us", "prompt_us", "request_ms", "request_ms_per_concurrent", "gemm", "attention", "moe",
+          "communication", "ttft_spread", "tpot_spread"});
   constexpr double kLeastScale = 0.1, kMostScale = 10, kMostUs = 1e6, kMostMs = 1e4, kMostSpread = 3;
   BackendModel m;
   m.backend = backend;

@@ -19,14 +19,14 @@ enum class Admission : uint8_t { mixed_chunks, prefill_first, mixed_whole };
 struct BackendModel {
   models::Backend backend{};
   Admission admission = Admission::mixed_chunks;
-  int64_t max_tokens = 8192;      // default token budget of a step
-  double memory_fraction = 0.9;   // of the GPU's memory that the engine may fill
-  bool reserves_output = false;   // KV for prompt and whole output is set aside at admission
-  double host_us = 0;             // per step: scheduling, launch and sampling that the GPU waits for
-  double host_us_per_sequence = 0;  // of the above, per running sequence
-  double layer_us = 0;            // per layer and step: gaps and small kernels between the priced ones
-  double prompt_us = 0;           // step time per prompt that starts in it
-  double request_ms = 0;          // TTFT outside the engine: HTTP, tokenizer, first detokenized chunk
+  int64_t max_tokens = 8192;             // default token budget of a step
+  double memory_fraction = 0.9;          // of the GPU's memory that the engine may fill
+  bool reserves_output = false;          // KV for prompt and whole output is set aside at admission
+  double host_us = 0;                    // per step: scheduling, launch and sampling that the GPU waits for
+  double host_us_per_sequence = 0;       // of the above, per running sequence
+  double layer_us = 0;                   // per layer and step: gaps and small kernels between the priced ones
+  double prompt_us = 0;                  // step time per prompt that starts in it
+  double request_ms = 0;                 // TTFT outside the engine: HTTP, tokenizer, first detokenized chunk
   double request_ms_per_concurrent = 0;  // the same, per request in flight
   // Time of a kernel inside a running engine over its time alone in the tables.
   double gemm = 1, attention = 1, moe = 1, communication = 1;

@@ -21,12 +21,14 @@ OpShare& row_of(std::vector<OpShare>& rows, const models::LayerOp& item) {
 }  // namespace
 
 // Ops of the middle of a sequence's life: a prompt not chunked, or one token at the mean context.
-std::vector<models::LayerOp> Engine::Impl::typical_ops(const models::Workload& workload, models::Role phase, double batch) const {
+std::vector<models::LayerOp> Engine::Impl::typical_ops(const models::Workload& workload, models::Role phase,
+                                                       double batch) const {
   const Lengths lengths = lengths_of(workload);
   const double per_rank = std::max(1.0, batch / parallelism.attention_dp);
-  const models::BatchPart part = phase == models::Role::prefill
-                                     ? models::BatchPart{per_rank, std::llround(lengths.fresh), std::llround(lengths.cached), true, false}
-                                     : models::BatchPart{per_rank, 1, std::llround(lengths.mean_context()), true, true};
+  const models::BatchPart part =
+      phase == models::Role::prefill
+          ? models::BatchPart{per_rank, std::llround(lengths.fresh), std::llround(lengths.cached), true, false}
+          : models::BatchPart{per_rank, 1, std::llround(lengths.mean_context()), true, true};
   std::vector<models::LayerOp> all, stage_ops;
   for (int stage = 0; stage < parallelism.pp; ++stage) {
     timer.lowering().lower({&part, 1}, stage, stage_ops);
@@ -51,7 +53,8 @@ std::vector<OpShare> Engine::breakdown(const models::Workload& workload, models:
   return rows;
 }
 
-std::array<double, core::kProvenances> Engine::provenance(const models::Workload& workload, models::Role phase, double batch) const {
+std::array<double, core::kProvenances> Engine::provenance(const models::Workload& workload, models::Role phase,
+                                                          double batch) const {
   std::array<double, core::kProvenances> shares{};
   for (const OpShare& row : breakdown(workload, phase, batch)) shares[static_cast<size_t>(row.provenance)] += row.share;
   return shares;

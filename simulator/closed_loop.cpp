@@ -46,8 +46,10 @@ class Follower {
   LoopTimes run() {
     for (int i = 0; i < flights_; ++i) issue(0);
     while (finished_ < to_issue_) {
-      if (can_admit()) admit();
-      else advance();
+      if (can_admit())
+        admit();
+      else
+        advance();
       retire();
     }
     const double n = finished_;
@@ -131,18 +133,20 @@ class Follower {
     }
   }
 
-  double next_output() { return loop_.shortest_output + (loop_.longest_output - loop_.shortest_output) * length_.next(); }
+  double next_output() {
+    return loop_.shortest_output + (loop_.longest_output - loop_.shortest_output) * length_.next();
+  }
 
   StepTable& table_;
   Admission admission_;
   ClosedLoop loop_;
   int flights_ = 1, slots_ = 1, to_issue_ = 1, finished_ = 0;
-  double weight_ = 1;  // requests a bundle stands for
+  double weight_ = 1;            // requests a bundle stands for
   std::vector<double> waiting_;  // arrivals, in order; those before next_ have been admitted
   size_t next_ = 0;
   Spread length_{0.6180339887498949}, gap_{0.4142135623730951};  // golden ratio, square root of 2
-  std::vector<Request> running_;  // heap
-  std::vector<double> decode_us_;  // by number of bundles running; 0: not asked yet
+  std::vector<Request> running_;                                 // heap
+  std::vector<double> decode_us_;                                // by number of bundles running; 0: not asked yet
   double now_us_ = 0, clock_ = 0, busy_us_ = 0;
   double ttft_us_ = 0, tpot_us_ = 0, latency_us_ = 0;
 };

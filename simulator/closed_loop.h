@@ -1,5 +1,6 @@
 #pragma once
-// The queue of a closed loop in front of one engine instance, followed request by request in the mean-field of its batch.
+// The queue of a closed loop in front of one engine instance, followed request by request in the mean-field of its
+// batch.
 #include <cstdint>
 
 #include "simulator/step_table.h"
@@ -7,7 +8,8 @@
 namespace drydock::simulator {
 
 // How the load is made: `prompts` requests in all, `concurrency` of them in flight, all first ones at once; the next
-// one `gap_us` on average, uniform in [0, 2] of it, after an answer is complete. Output lengths uniform in [shortest, longest] tokens.
+// one `gap_us` on average, uniform in [0, 2] of it, after an answer is complete. Output lengths uniform in [shortest,
+// longest] tokens.
 struct ClosedLoop {
   double concurrency = 1;
   double prompts = 10;

@@ -41,7 +41,8 @@ Lengths Engine::Impl::lengths_of(const models::Workload& workload) const {
 double Engine::Impl::fitting(double tokens) const {
   double fit = 1e9;
   for (size_t stage = 0; stage < kv_room.size(); ++stage) {
-    const double bytes = models::sequence_kv_bytes(architecture, precision, parallelism, static_cast<int>(stage), tokens);
+    const double bytes =
+        models::sequence_kv_bytes(architecture, precision, parallelism, static_cast<int>(stage), tokens);
     if (bytes > 0) fit = std::min(fit, std::floor(kv_room[stage] / bytes));
   }
   return std::max(0.0, fit) * parallelism.attention_dp;
@@ -50,8 +51,17 @@ double Engine::Impl::fitting(double tokens) const {
 Engine::Engine(const models::Architecture& architecture, const models::Precision& precision,
                const models::Parallelism& parallelism, const models::System& system, const perfdb::KernelTimes& times,
                const BackendModel& backend, int64_t max_tokens)
-    : impl_(new Impl{architecture, precision, parallelism, system, backend, max_tokens,
-                     StepTimer(architecture, precision, parallelism, times, backend), {}, {}, {}, {}}) {
+    : impl_(new Impl{architecture,
+                     precision,
+                     parallelism,
+                     system,
+                     backend,
+                     max_tokens,
+                     StepTimer(architecture, precision, parallelism, times, backend),
+                     {},
+                     {},
+                     {},
+                     {}}) {
   for (int stage = 0; stage < parallelism.pp; ++stage) {
     const auto memory = models::stage_memory(architecture, precision, parallelism, stage, max_tokens);
     impl_->kv_room.push_back(system.memory_bytes * backend.memory_fraction - memory.fixed());
@@ -98,9 +108,12 @@ Engine::Agg Engine::aggregated(const models::Workload& workload, double concurre
   const double gathered_us = static_cast<double>(workload.stream_interval - 1) * times.tpot_us;
   const double steps = std::max(1.0, lengths.output - 1);
   Agg out;
-  out.ttft_ms = banded((times.ttft_us + gathered_us) * 1e-3 + first_ms, std::hypot(prefill_spread, decode_spread), backend.ttft_spread);
-  out.tpot_ms = banded((times.tpot_us - std::min(gathered_us / steps, times.tpot_us / 2)) * 1e-3, decode_spread, backend.tpot_spread);
-  out.requests_per_s = inverse(banded(times.latency_us * 1e-6 + first_ms * 1e-3, decode_spread, backend.tpot_spread), concurrency);
+  out.ttft_ms = banded((times.ttft_us + gathered_us) * 1e-3 + first_ms, std::hypot(prefill_spread, decode_spread),
+                       backend.ttft_spread);
+  out.tpot_ms = banded((times.tpot_us - std::min(gathered_us / steps, times.tpot_us / 2)) * 1e-3, decode_spread,
+                       backend.tpot_spread);
+  out.requests_per_s =
+      inverse(banded(times.latency_us * 1e-6 + first_ms * 1e-3, decode_spread, backend.tpot_spread), concurrency);
   out.running = times.running;
   return out;
 }
@@ -130,7 +143,8 @@ std::optional<Engine::Agg> Engine::open_loop(const models::Workload& workload, d
   const double first_ms = outside_ms(running) + table.prefill_latency_us(1) * 1e-3;
   const double spread = relative_spread(table.decode(running));
   Agg out;
-  out.ttft_ms = banded((wait_us + prompt_us) * 1e-3 + first_ms, std::hypot(spread, relative_spread(table.prefill(1, running))), backend.ttft_spread);
+  out.ttft_ms = banded((wait_us + prompt_us) * 1e-3 + first_ms,
+                       std::hypot(spread, relative_spread(table.prefill(1, running))), backend.ttft_spread);
   out.tpot_ms = banded(tpot_us * 1e-3, spread, backend.tpot_spread);
   out.requests_per_s = {rate, rate, rate};
   out.running = running;

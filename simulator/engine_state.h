@@ -26,7 +26,7 @@ struct Engine::Impl {
   StepTable& table_for(const Lengths& lengths);  // call with `mutex` held
 
   Lengths lengths_of(const models::Workload& workload) const;  // means
-  double fitting(double tokens) const;  // sequences that hold so much KV each
+  double fitting(double tokens) const;                         // sequences that hold so much KV each
   std::vector<models::LayerOp> typical_ops(const models::Workload& workload, models::Role phase, double batch) const;
 };
 

@@ -35,7 +35,9 @@ struct Pools {
   Engine::Prefill prompt;
 
   double capacity() const { return prompt.requests_per_s.value * prefill_replicas; }
-  double output_steps() const { return std::max(1.0, static_cast<double>(workload.osl) * (workload.shortest + workload.longest) / 2 - 1); }
+  double output_steps() const {
+    return std::max(1.0, static_cast<double>(workload.osl) * (workload.shortest + workload.longest) / 2 - 1);
+  }
 
   double ttft_ms(double rate) const {
     const double load = std::min(rate / capacity(), 0.999);
@@ -62,16 +64,20 @@ struct Pools {
 };
 
 Served closed(const Pools& pools, double concurrency, double slots) {
-  const double running = pools.largest_running(std::min(slots, concurrency), [&](const Balance& b) { return b.in_flight <= concurrency; });
+  const double running =
+      pools.largest_running(std::min(slots, concurrency), [&](const Balance& b) { return b.in_flight <= concurrency; });
   const Balance balance = pools.at(running);
   // Little's law: who is neither in decode nor in prefill waits, and every wait is part of TTFT.
   const double cycle_ms = concurrency / balance.rate * 1e3;
   const double steady_ms = std::max(balance.ttft_ms, cycle_ms - pools.output_steps() * balance.tpot_ms.value);
-  const double burst_ms = pools.transfer_ms.value + std::max(pools.prompt.batch_ms.value, concurrency / pools.capacity() / 2 * 1e3);
+  const double burst_ms =
+      pools.transfer_ms.value + std::max(pools.prompt.batch_ms.value, concurrency / pools.capacity() / 2 * 1e3);
   const double ttft_ms = std::max(steady_ms, (burst_ms + (kPromptsPerSlot - 1) * steady_ms) / kPromptsPerSlot);
   const double scale = ttft_ms / pools.prompt.batch_ms.value;
-  return {times(pools.prompt.batch_ms, scale), balance.tpot_ms,
-          {balance.rate, balance.rate * balance.tpot_ms.value / balance.tpot_ms.high, balance.rate * balance.tpot_ms.value / balance.tpot_ms.low},
+  return {times(pools.prompt.batch_ms, scale),
+          balance.tpot_ms,
+          {balance.rate, balance.rate * balance.tpot_ms.value / balance.tpot_ms.high,
+           balance.rate * balance.tpot_ms.value / balance.tpot_ms.low},
           concurrency};
 }
 
@@ -100,7 +106,8 @@ core::Figure kv_transfer_ms(const models::Architecture& architecture, const mode
   }
   const double senders = prefill.tp, receivers = decode.tp;
   const double link = std::min(core::link_bytes_per_s(from.hardware, from.hardware.gpus_per_node + 1) * senders,
-                               core::link_bytes_per_s(to.hardware, to.hardware.gpus_per_node + 1) * receivers) / senders;
+                               core::link_bytes_per_s(to.hardware, to.hardware.gpus_per_node + 1) * receivers) /
+                      senders;
   const double wire_ms = link > 0 ? bytes / (link * kLinkShare) * 1e3 : 0;
   const double descriptors = layers * std::ceil(tokens / static_cast<double>(models::kKvBlockTokens));
   const double value = kFixedMs + wire_ms + descriptors * kDescriptorUs * 1e-3;
@@ -110,17 +117,21 @@ core::Figure kv_transfer_ms(const models::Architecture& architecture, const mode
 std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas, int64_t prefill_batch,
                                     const Engine& decode, int decode_replicas, int64_t decode_batch,
                                     const core::Figure& transfer_ms, const models::Workload& workload) {
-  const Pools pools{prefill, static_cast<double>(prefill_replicas), static_cast<double>(prefill_batch), decode,
-                    static_cast<double>(decode_replicas), transfer_ms, workload, prefill.prefill(workload, prefill_batch)};
+  const Pools pools{prefill,  static_cast<double>(prefill_replicas),   static_cast<double>(prefill_batch),
+                    decode,   static_cast<double>(decode_replicas),    transfer_ms,
+                    workload, prefill.prefill(workload, prefill_batch)};
   const double slots = static_cast<double>(decode_batch) * decode_replicas;
   std::optional<Served> out;
-  if (workload.rate) out = open(pools, *workload.rate, slots);
-  else out = closed(pools, workload.concurrency.value_or(slots), slots);
+  if (workload.rate)
+    out = open(pools, *workload.rate, slots);
+  else
+    out = closed(pools, workload.concurrency.value_or(slots), slots);
   if (out) out->ttft_ms = plus(out->ttft_ms, prefill.outside_ms(out->in_flight / prefill_replicas));
   return out;
 }
 
-std::optional<Served> aggregated(const Engine& worker, int replicas, int64_t max_batch, const models::Workload& workload) {
+std::optional<Served> aggregated(const Engine& worker, int replicas, int64_t max_batch,
+                                 const models::Workload& workload) {
   const auto whole = [&](const Engine::Agg& one, double in_flight) {
     return Served{one.ttft_ms, one.tpot_ms, times(one.requests_per_s, replicas), in_flight};
   };

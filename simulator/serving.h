@@ -72,7 +72,8 @@ class Engine {
   // Ops of a decode step (or of a prefill step) of `batch` sequences, largest first.
   std::vector<OpShare> breakdown(const models::Workload& workload, models::Role phase, double batch) const;
   // Share of that step's time that rests on each provenance.
-  std::array<double, core::kProvenances> provenance(const models::Workload& workload, models::Role phase, double batch) const;
+  std::array<double, core::kProvenances> provenance(const models::Workload& workload, models::Role phase,
+                                                    double batch) const;
 
  private:
   struct Impl;
@@ -99,6 +100,7 @@ std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas,
 
 // An aggregated pool of `replicas` instances behind a router, at the workload's rate or concurrency; with neither, at
 // `max_batch` requests in flight per instance. nullopt: the rate is more than the pool can do.
-std::optional<Served> aggregated(const Engine& worker, int replicas, int64_t max_batch, const models::Workload& workload);
+std::optional<Served> aggregated(const Engine& worker, int replicas, int64_t max_batch,
+                                 const models::Workload& workload);
 
 }  // namespace drydock::simulator

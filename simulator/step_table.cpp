@@ -6,7 +6,8 @@
 namespace drydock::simulator {
 namespace {
 
-// Running sequences are priced at 0, 1, 2, 4 ... 2^15 in decode; beside a prefill, where they add little, at 0, 1, 8, 64 ...
+// Running sequences are priced at 0, 1, 2, 4 ... 2^15 in decode; beside a prefill, where they add little, at 0, 1, 8,
+// 64 ...
 constexpr int kDecodeLevels = 17;
 constexpr int kBesideLevels = 7;
 constexpr int kPromptLevels = 12;
@@ -71,7 +72,8 @@ StepCost StepTable::price_prefill(double prompts, double running) {
     total.us += timer_->backend().host_us;
   }
   const BackendModel& backend = timer_->backend();
-  total.us += backend.prompt_us * prompts + backend.host_us_per_sequence * running * static_cast<double>(steps_per_prompt_);
+  total.us +=
+      backend.prompt_us * prompts + backend.host_us_per_sequence * running * static_cast<double>(steps_per_prompt_);
   return total;
 }
 
@@ -115,7 +117,8 @@ StepCost StepTable::prefill(double prompts, double running) {
 
 double StepTable::prefill_latency_us(double prompts) {
   if (timer_->stages() == 1) return 0;
-  const models::BatchPart part{prompts / attention_dp_, std::llround(lengths_.fresh), std::llround(lengths_.cached), true, false};
+  const models::BatchPart part{prompts / attention_dp_, std::llround(lengths_.fresh), std::llround(lengths_.cached),
+                               true, false};
   double sum = 0, slowest = 0;
   for (int stage = 0; stage < timer_->stages(); ++stage) {
     const double us = timer_->stage({&part, 1}, stage, scratch_).us;

@@ -34,7 +34,7 @@ class StepTable {
   // Time from the first stage to the last beyond the time that one stage is busy, per step [us].
   double prefill_latency_us(double prompts);
 
-  double prompts_per_step() const { return prompts_per_step_; }  // >= 1
+  double prompts_per_step() const { return prompts_per_step_; }   // >= 1
   int64_t steps_per_prompt() const { return steps_per_prompt_; }  // > 1: the prompt is chunked
   const Lengths& lengths() const { return lengths_; }
 

@@ -13,10 +13,14 @@ Family family(core::OpKind kind) {
   if (core::is_communication(kind)) return kCommunication;
   switch (kind) {
     case gemm:
-    case batched_gemm: return kGemm;
-    case moe: return kMoe;
-    case elementwise: return kSmall;
-    default: return kAttention;
+    case batched_gemm:
+      return kGemm;
+    case moe:
+      return kMoe;
+    case elementwise:
+      return kSmall;
+    default:
+      return kAttention;
   }
 }
 
@@ -43,11 +47,16 @@ StepTimer::StepTimer(const models::Architecture& architecture, const models::Pre
 
 double StepTimer::scale(core::OpKind kind) const {
   switch (family(kind)) {
-    case kGemm: return backend_->gemm;
-    case kAttention: return backend_->attention;
-    case kMoe: return backend_->moe;
-    case kCommunication: return backend_->communication;
-    default: return 1;
+    case kGemm:
+      return backend_->gemm;
+    case kAttention:
+      return backend_->attention;
+    case kMoe:
+      return backend_->moe;
+    case kCommunication:
+      return backend_->communication;
+    default:
+      return 1;
   }
 }
 

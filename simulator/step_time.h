@@ -13,7 +13,7 @@ namespace drydock::simulator {
 // A step of one pipeline stage, or of several in turn [us].
 struct StepCost {
   double us = 0;
-  double spread_us = 0;  // half-width of the 80 % band from the kernel times alone
+  double spread_us = 0;                                       // half-width of the 80 % band from the kernel times alone
   std::array<double, core::kProvenances> us_by_provenance{};  // kernel time by what it rests on
 
   StepCost& operator+=(const StepCost& other);

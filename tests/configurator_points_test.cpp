@@ -1,7 +1,6 @@
-#include "configurator/points.h"
-
 #include <doctest/doctest.h>
 
+#include "configurator/points.h"
 #include "core/error.h"
 
 using namespace drydock;
@@ -9,20 +8,26 @@ using namespace drydock::configurator;
 
 namespace {
 
-constexpr const char* kHeader = "mode,model,system,backend,precision,gemm_quant_mode,isl,osl,concurrency,batch_size,tp_size,pp_size,attention_dp_size,moe_tp_size,moe_ep_size,"
-                                "prefill_batch_size,prefill_num_workers,prefill_tp_size,decode_batch_size,decode_num_workers,decode_tp_size,ttft_ms,tpot_ms,spec_doubt\n";
+constexpr const char* kHeader =
+    "mode,model,system,backend,precision,gemm_quant_mode,isl,osl,concurrency,batch_size,tp_size,pp_size,attention_dp_"
+    "size,moe_tp_size,moe_ep_size,"
+    "prefill_batch_size,prefill_num_workers,prefill_tp_size,decode_batch_size,decode_num_workers,decode_tp_size,ttft_"
+    "ms,tpot_ms,spec_doubt\n";
 
 Resources& resources() {
   static Resources shared;
   return shared;
 }
 
-models::Plan plan_from(const std::string& row) { return plan_of(core::Csv::parse(kHeader + row + "\n", "p.csv"), 0, resources()); }
+models::Plan plan_from(const std::string& row) {
+  return plan_of(core::Csv::parse(kHeader + row + "\n", "p.csv"), 0, resources());
+}
 
 }  // namespace
 
 TEST_CASE("a row is the plan it states") {
-  const models::Plan plan = plan_from("agg,meta-llama/Llama-3.1-70B,h200_sxm,vllm,fp8,fp8,1024,8192,32,32,4,1,1,,,,,,,,,100,10,0");
+  const models::Plan plan =
+      plan_from("agg,meta-llama/Llama-3.1-70B,h200_sxm,vllm,fp8,fp8,1024,8192,32,32,4,1,1,,,,,,,,,100,10,0");
   CHECK(plan.backend == models::Backend::vllm);
   CHECK(plan.pools[0].parallelism == models::Parallelism{4, 1, 1, 1, 1});
   CHECK(plan.pools[0].replicas == 1);
@@ -40,10 +45,13 @@ TEST_CASE("a row is the plan it states") {
 TEST_CASE("sizes that no engine runs are read as what they must mean") {
   const auto pool = [](const std::string& row) { return plan_from(row).pools[0]; };
   // The same 8 GPUs counted as TP and as EP.
-  CHECK(pool("agg,gpt-oss-120b,h200_sxm,trtllm,fp4,,1024,1024,8,8,64,1,1,8,8,,,,,,,,,0").parallelism == models::Parallelism{8, 1, 1, 1, 8});
-  CHECK(pool("agg,deepseek-ai/DeepSeek-R1,b200_sxm,trtllm,fp4,,1024,1024,64,1,1,1,64,8,8,,,,,,,,,0").parallelism == models::Parallelism{1, 1, 8, 1, 8});
+  CHECK(pool("agg,gpt-oss-120b,h200_sxm,trtllm,fp4,,1024,1024,8,8,64,1,1,8,8,,,,,,,,,0").parallelism ==
+        models::Parallelism{8, 1, 1, 1, 8});
+  CHECK(pool("agg,deepseek-ai/DeepSeek-R1,b200_sxm,trtllm,fp4,,1024,1024,64,1,1,1,64,8,8,,,,,,,,,0").parallelism ==
+        models::Parallelism{1, 1, 8, 1, 8});
   // 128 heads on 20 GPUs: five instances of 4.
-  const models::Pool five = pool("agg,deepseek-ai/DeepSeek-R1,gb200,trtllm,fp4,,1024,1024,100,100,20,1,1,20,1,,,,,,,,,0");
+  const models::Pool five =
+      pool("agg,deepseek-ai/DeepSeek-R1,gb200,trtllm,fp4,,1024,1024,100,100,20,1,1,20,1,,,,,,,,,0");
   CHECK(five.parallelism.tp == 4);
   CHECK(five.replicas == 5);
   // Attention DP of a dense model is replicas.
@@ -55,11 +63,13 @@ TEST_CASE("sizes that no engine runs are read as what they must mean") {
 }
 
 TEST_CASE("bad rows carry their reason and the others go on") {
-  const core::Csv csv = core::Csv::parse(std::string(kHeader) + "agg,Qwen/Qwen3-8B,h100_sxm,vllm,bf16,,1000,100,4,4,1,1,,,,,,,,,,50,8,0\n"
-                                                                "agg,Qwen/Qwen3-9B,h100_sxm,vllm,bf16,,1000,100,4,4,1,1,,,,,,,,,,50,8,0\n"
-                                                                "agg,Qwen/Qwen3-8B,h100_sxm,vllm,bf16,,x,100,4,4,1,1,,,,,,,,,,50,8,0\n"
-                                                                "both,Qwen/Qwen3-8B,h100_sxm,vllm,bf16,,1000,100,4,4,1,1,,,,,,,,,,50,8,0\n",
-                                         "p.csv");
+  const core::Csv csv =
+      core::Csv::parse(std::string(kHeader) +
+                           "agg,Qwen/Qwen3-8B,h100_sxm,vllm,bf16,,1000,100,4,4,1,1,,,,,,,,,,50,8,0\n"
+                           "agg,Qwen/Qwen3-9B,h100_sxm,vllm,bf16,,1000,100,4,4,1,1,,,,,,,,,,50,8,0\n"
+                           "agg,Qwen/Qwen3-8B,h100_sxm,vllm,bf16,,x,100,4,4,1,1,,,,,,,,,,50,8,0\n"
+                           "both,Qwen/Qwen3-8B,h100_sxm,vllm,bf16,,1000,100,4,4,1,1,,,,,,,,,,50,8,0\n",
+                       "p.csv");
   const auto predictions = predict_points(csv, resources());
   REQUIRE(predictions[0].prediction);
   CHECK(predictions[0].error == "");
@@ -71,15 +81,18 @@ TEST_CASE("bad rows carry their reason and the others go on") {
   CHECK(out.rows() == 4);
   CHECK(out.cell(1, out.column("model")) == "Qwen/Qwen3-9B");
   CHECK(out.cell(1, out.column("predicted_ttft_ms")) == "");
-  CHECK(*out.number(0, out.column("predicted_tpot_ms"), 0, 1e6) == doctest::Approx(predictions[0].prediction->tpot_ms.value).epsilon(1e-3));
+  CHECK(*out.number(0, out.column("predicted_tpot_ms"), 0, 1e6) ==
+        doctest::Approx(predictions[0].prediction->tpot_ms.value).epsilon(1e-3));
   CHECK(out.cell(3, out.column("error")) == predictions[3].error);
 }
 
 TEST_CASE("errors, bands and regret are computed as defined") {
   // Four deployments of one workload; predictions are made up so that the errors can be worked out by hand.
   std::string text = kHeader;
-  for (const char* row : {"agg,m,s,vllm,fp8,,1000,101,10,10,1,1,1,,,,,,,,,100,10,0", "agg,m,s,vllm,fp8,,1000,101,20,20,1,1,1,,,,,,,,,100,20,0",
-                          "agg,m,s,vllm,fp8,,1000,101,30,30,1,1,1,,,,,,,,,100,30,0", "agg,m,s,vllm,fp8,,1000,101,40,40,1,1,1,,,,,,,,,100,40,1",
+  for (const char* row : {"agg,m,s,vllm,fp8,,1000,101,10,10,1,1,1,,,,,,,,,100,10,0",
+                          "agg,m,s,vllm,fp8,,1000,101,20,20,1,1,1,,,,,,,,,100,20,0",
+                          "agg,m,s,vllm,fp8,,1000,101,30,30,1,1,1,,,,,,,,,100,30,0",
+                          "agg,m,s,vllm,fp8,,1000,101,40,40,1,1,1,,,,,,,,,100,40,1",
                           "agg,m,s,vllm,fp8,,1000,101,10,10,2,1,1,,,,,,,,,100,8,0"})
     text += std::string(row) + "\n";
   const core::Csv csv = core::Csv::parse(text, "p.csv");
@@ -104,8 +117,9 @@ TEST_CASE("errors, bands and regret are computed as defined") {
   CHECK(v.clean.tpot.within20 == doctest::Approx(200 / 3.0));
   CHECK(v.clean.tpot.in_band == doctest::Approx(200 / 3.0));
   // Clean points: throughput per GPU c * 101 / (ttft + 100 tpot) s: A 918, B 962, C 977, E (2 GPUs) 561.
-  // Target 10: said A 914, B 1758 (both within), E: B is chosen, whose true TPOT of 20 misses; loss 1 - 962 / 918 < 0 -> 0.
-  // Target 20: best is B 962, B chosen: 0. Targets 30 and 50: best is C 977, B chosen: 1 - 962 / 977 = 1.5 % each.
+  // Target 10: said A 914, B 1758 (both within), E: B is chosen, whose true TPOT of 20 misses; loss 1 - 962 / 918 < 0
+  // -> 0. Target 20: best is B 962, B chosen: 0. Targets 30 and 50: best is C 977, B chosen: 1 - 962 / 977 = 1.5 %
+  // each.
   CHECK(v.regret.choices == 4);
   CHECK(v.regret.misses == 1);
   CHECK(v.regret.mean_loss == doctest::Approx((0 + 0 + 2 * 100 * (1 - (20.0 / 2100) / (30.0 / 3100))) / 4));

@@ -1,11 +1,10 @@
-#include "configurator/search.h"
-
 #include <doctest/doctest.h>
 
 #include <set>
 
 #include "configurator/candidates.h"
 #include "configurator/predict.h"
+#include "configurator/search.h"
 #include "configurator/space.h"
 #include "core/error.h"
 
@@ -44,12 +43,15 @@ void check_consistent(const Question& q, const Answer& a) {
     CHECK(r.meets_slo);
     CHECK(r.plan.gpus() <= q.gpus);
     CHECK(r.plan.gpus() >= 1);
-    const auto precision = deployed_precision(resources().model(q.model), q.precision, q.kv_precision, r.plan.backend, resources().system(q.system).hardware);
-    for (const models::Pool& pool : r.plan.pools) CHECK(!models::why_illegal(resources().model(q.model), precision, pool.parallelism));
+    const auto precision = deployed_precision(resources().model(q.model), q.precision, q.kv_precision, r.plan.backend,
+                                              resources().system(q.system).hardware);
+    for (const models::Pool& pool : r.plan.pools)
+      CHECK(!models::why_illegal(resources().model(q.model), precision, pool.parallelism));
     const models::Prediction& p = *r.plan.prediction;
     if (q.slo.ttft_ms) CHECK(p.ttft_ms.value <= *q.slo.ttft_ms);
     if (q.slo.tpot_ms) CHECK(p.tpot_ms.value <= *q.slo.tpot_ms);
-    for (const core::Figure* f : {&p.ttft_ms, &p.tpot_ms, &p.tokens_per_s_per_gpu, &p.gpu_hours_per_million_tokens}) CHECK((0 < f->low && f->low <= f->value && f->value <= f->high));
+    for (const core::Figure* f : {&p.ttft_ms, &p.tpot_ms, &p.tokens_per_s_per_gpu, &p.gpu_hours_per_million_tokens})
+      CHECK((0 < f->low && f->low <= f->value && f->value <= f->high));
   }
 }
 
@@ -70,7 +72,9 @@ TEST_CASE("plans are legal, within the GPUs and the targets, best first, each of
         CHECK(r.plan.prediction->gpu_hours_per_million_tokens.value >= before);
         before = r.plan.prediction->gpu_hours_per_million_tokens.value;
         std::string shape{models::name(r.plan.backend)};
-        for (const models::Pool& pool : r.plan.pools) shape += "/" + std::to_string(pool.parallelism.tp) + "." + std::to_string(pool.parallelism.pp) + "." + std::to_string(pool.parallelism.attention_dp) + "." + std::to_string(pool.parallelism.ep);
+        for (const models::Pool& pool : r.plan.pools)
+          shape += "/" + std::to_string(pool.parallelism.tp) + "." + std::to_string(pool.parallelism.pp) + "." +
+                   std::to_string(pool.parallelism.attention_dp) + "." + std::to_string(pool.parallelism.ep);
         CHECK(shapes.insert(shape).second);
       }
     }
@@ -92,7 +96,8 @@ TEST_CASE("what the search says of a plan, the plan alone says again") {
       const auto again = predict(models::parse_plan(models::to_json(plan), "plan"), resources());
       REQUIRE(again);
       CHECK(again->ttft_ms.value == doctest::Approx(plan.prediction->ttft_ms.value).epsilon(1e-9));
-      CHECK(again->tokens_per_s_per_gpu.value == doctest::Approx(plan.prediction->tokens_per_s_per_gpu.value).epsilon(1e-9));
+      CHECK(again->tokens_per_s_per_gpu.value ==
+            doctest::Approx(plan.prediction->tokens_per_s_per_gpu.value).epsilon(1e-9));
     }
 }
 
@@ -108,7 +113,8 @@ TEST_CASE("the same question gets the same answer, whichever thread was faster")
   const Question q = question("gpt-oss-120b", 8);
   const Answer a = recommend(q, resources()), b = recommend(q, resources());
   REQUIRE(a.plans.size() == b.plans.size());
-  for (size_t i = 0; i < a.plans.size(); ++i) CHECK(models::to_json(a.plans[i].plan) == models::to_json(b.plans[i].plan));
+  for (size_t i = 0; i < a.plans.size(); ++i)
+    CHECK(models::to_json(a.plans[i].plan) == models::to_json(b.plans[i].plan));
   CHECK(a.counts.priced == b.counts.priced);
 }
 
@@ -121,11 +127,14 @@ TEST_CASE("no point of the Pareto front beats another, and none that was priced 
     for (const models::Pool& pool : priced.pools) gpus += pool.gpus();
     const models::Prediction p = prediction_of(priced.served, q.workload, gpus, std::nullopt);
     for (const Ranked& r : a.pareto)
-      CHECK_FALSE((p.tokens_per_s_per_user.value > r.plan.prediction->tokens_per_s_per_user.value && p.tokens_per_s_per_gpu.value > r.plan.prediction->tokens_per_s_per_gpu.value));
+      CHECK_FALSE((p.tokens_per_s_per_user.value > r.plan.prediction->tokens_per_s_per_user.value &&
+                   p.tokens_per_s_per_gpu.value > r.plan.prediction->tokens_per_s_per_gpu.value));
   }
   for (size_t i = 1; i < a.pareto.size(); ++i) {
-    CHECK(a.pareto[i].plan.prediction->tokens_per_s_per_user.value > a.pareto[i - 1].plan.prediction->tokens_per_s_per_user.value);
-    CHECK(a.pareto[i].plan.prediction->tokens_per_s_per_gpu.value < a.pareto[i - 1].plan.prediction->tokens_per_s_per_gpu.value);
+    CHECK(a.pareto[i].plan.prediction->tokens_per_s_per_user.value >
+          a.pareto[i - 1].plan.prediction->tokens_per_s_per_user.value);
+    CHECK(a.pareto[i].plan.prediction->tokens_per_s_per_gpu.value <
+          a.pareto[i - 1].plan.prediction->tokens_per_s_per_gpu.value);
   }
 }
 
@@ -135,7 +144,8 @@ TEST_CASE("whatever is priced is legal, within the GPUs, and has limits; worker 
     q.workload.concurrency = 100;
     const Pricing pricing = price_candidates(q, resources());
     CHECK(pricing.counts.priced == static_cast<int64_t>(pricing.priced.size()));
-    const auto precision = deployed_precision(resources().model(model), q.precision, q.kv_precision, models::Backend::trtllm, resources().system(q.system).hardware);
+    const auto precision = deployed_precision(resources().model(model), q.precision, q.kv_precision,
+                                              models::Backend::trtllm, resources().system(q.system).hardware);
     bool three = false;
     for (const Priced& priced : pricing.priced) {
       int gpus = 0;
@@ -225,7 +235,9 @@ TEST_CASE("a context longer than the model's is refused") {
   Question q = question();
   q.workload.isl = 40'000;
   q.workload.osl = 2'000;
-  CHECK_THROWS_WITH_AS(recommend(q, resources()), "--isl 40000 and --osl 2000 are more than the context of Qwen/Qwen3-32B, 40960 tokens", core::Error);
+  CHECK_THROWS_WITH_AS(recommend(q, resources()),
+                       "--isl 40000 and --osl 2000 are more than the context of Qwen/Qwen3-32B, 40960 tokens",
+                       core::Error);
 }
 
 TEST_CASE("batches and parallel sizes cover what is asked") {

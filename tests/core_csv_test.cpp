@@ -1,9 +1,8 @@
-#include "core/csv.h"
-
 #include <doctest/doctest.h>
 
 #include <limits>
 
+#include "core/csv.h"
 #include "core/error.h"
 
 using drydock::core::Csv;
@@ -23,7 +22,10 @@ std::string error_of(std::string_view text) {
 }  // namespace
 
 TEST_CASE("quotes, CRLF, a byte order mark and a missing last line end are read") {
-  const Csv csv = Csv::parse("\xEF\xBB\xBF" "name,note\r\na,\"x, \"\"y\"\"\nz\"\r\n\r\nb,", "x.csv");
+  const Csv csv = Csv::parse(
+      "\xEF\xBB\xBF"
+      "name,note\r\na,\"x, \"\"y\"\"\nz\"\r\n\r\nb,",
+      "x.csv");
   REQUIRE(csv.rows() == 2);
   CHECK(csv.columns() == std::vector<std::string>{"name", "note"});
   CHECK(csv.cell(0, 1) == "x, \"y\"\nz");

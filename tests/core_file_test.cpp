@@ -1,10 +1,9 @@
-#include "core/file.h"
-
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/file.h"
 
 namespace fs = std::filesystem;
 using namespace drydock::core;

@@ -1,7 +1,6 @@
-#include "core/json.h"
-
 #include <doctest/doctest.h>
 
+#include "core/json.h"
 #include "core/text.h"
 
 using namespace drydock::core;
@@ -53,13 +52,20 @@ TEST_CASE("fields are checked for presence, type and range") {
   const auto layers = [](const Fields& f) { f.integer("layers", 1, 100); };
   CHECK(field_error("{}", layers) == "x.json: field 'layers': missing");
   CHECK(field_error(R"({"layers": null})", layers) == "x.json: field 'layers': missing");
-  CHECK(field_error(R"({"layers": "7"})", layers) == "x.json: field 'layers': want a whole number from 1 to 100, found \"7\"");
-  CHECK(field_error(R"({"layers": 7.5})", layers) == "x.json: field 'layers': want a whole number from 1 to 100, found 7.5");
-  CHECK(field_error(R"({"layers": 18446744073709551615})", layers) == "x.json: field 'layers': want a whole number from 1 to 100, found 18446744073709551615");
+  CHECK(field_error(R"({"layers": "7"})", layers) ==
+        "x.json: field 'layers': want a whole number from 1 to 100, found \"7\"");
+  CHECK(field_error(R"({"layers": 7.5})", layers) ==
+        "x.json: field 'layers': want a whole number from 1 to 100, found 7.5");
+  CHECK(field_error(R"({"layers": 18446744073709551615})", layers) ==
+        "x.json: field 'layers': want a whole number from 1 to 100, found 18446744073709551615");
   CHECK(field_error(R"({"layers": 7})", layers) == "");
-  CHECK(field_error(R"({"a": {"b": 3}})", [](const Fields& f) { f.object("a").text("b"); }) == "x.json: field 'a.b': want a string, found number");
-  CHECK(field_error(R"({"name": "a\u0007"})", [](const Fields& f) { f.text("name"); }) == "x.json: field 'name': want at most 4096 bytes without control characters");
-  CHECK(field_error(R"({"layer": 1})", [](const Fields& f) { f.only({"layers", "heads"}); }) == "x.json: field 'layer': not known here, did you mean 'layers'?");
+  CHECK(field_error(R"({"a": {"b": 3}})", [](const Fields& f) { f.object("a").text("b"); }) ==
+        "x.json: field 'a.b': want a string, found number");
+  CHECK(field_error(R"({"name": "a\u0007"})", [](const Fields& f) { f.text("name"); }) ==
+        "x.json: field 'name': want at most 4096 bytes without control characters");
+  CHECK(field_error(R"({"layer": 1})", [](const Fields& f) {
+          f.only({"layers", "heads"});
+        }) == "x.json: field 'layer': not known here, did you mean 'layers'?");
 }
 
 TEST_CASE("the nearest name is suggested, case ignored, and nothing when none is near") {

@@ -1,9 +1,8 @@
-#include "core/op.h"
-
 #include <doctest/doctest.h>
 
 #include "core/error.h"
 #include "core/hardware.h"
+#include "core/op.h"
 
 using namespace drydock::core;
 
@@ -36,8 +35,9 @@ TEST_CASE("the key of every kind reads back") {
 }
 
 TEST_CASE("a key that is not one is refused") {
-  for (const char* text : {"", "gem/fp8/m=1,n=2,k=3", "gemm/f8/m=1,n=2,k=3", "gemm/fp8/m=1,n=2", "gemm/fp8/m=1,n=2,k=x", "gemm/fp8/m=-1,n=2,k=3",
-                           "gemm/fp8/m=1,n=2,k=3,l=4", "gemm/fp8/n=1,m=2,k=3", "gemm/fp8/m=99999999999999999999,n=2,k=3", "gemm/fp8", "gemm/fp8/m=0,n=2,k=3",
+  for (const char* text : {"", "gem/fp8/m=1,n=2,k=3", "gemm/f8/m=1,n=2,k=3", "gemm/fp8/m=1,n=2", "gemm/fp8/m=1,n=2,k=x",
+                           "gemm/fp8/m=-1,n=2,k=3", "gemm/fp8/m=1,n=2,k=3,l=4", "gemm/fp8/n=1,m=2,k=3",
+                           "gemm/fp8/m=99999999999999999999,n=2,k=3", "gemm/fp8", "gemm/fp8/m=0,n=2,k=3",
                            "all_reduce/bf16/bytes=64,gpus=0", "gemm/fp8+f8/m=1,n=2,k=3"})
     CHECK_THROWS_AS(parse_op_key(text), Error);
 }
@@ -64,7 +64,8 @@ TEST_CASE("arithmetic of each kind, by hand") {
   // Each token: state times key, rank-one update, state times query; 4 heads with 8 x 16 states.
   CHECK(flops(make_op(OpKind::gated_delta, kBf16, kBf16, {1, 2, 2, 4, 8, 16})) == 2 * 3 * 2 * 4 * 8 * 16);
   CHECK(flops(make_op(OpKind::mamba2, kBf16, kBf16, {1, 2, 4, 8, 16, 1})) == 2 * 3 * 2 * 4 * 8 * 16);
-  for (int k = static_cast<int>(OpKind::all_reduce); k < kOpKinds; ++k) CHECK(flops({static_cast<OpKind>(k), kBf16, kBf16, {8, 8, 8, 8, 8}}) == 0);
+  for (int k = static_cast<int>(OpKind::all_reduce); k < kOpKinds; ++k)
+    CHECK(flops({static_cast<OpKind>(k), kBf16, kBf16, {8, 8, 8, 8, 8}}) == 0);
   CHECK(flops(make_op(OpKind::elementwise, kBf16, kBf16, {8, 4, 4})) == 0);
 }
 
@@ -74,37 +75,46 @@ TEST_CASE("traffic of each kind, by hand") {
   // One token on 4 experts of which it uses all: every weight of both local experts.
   const double moe = bytes(make_op(OpKind::moe, kBf16, kBf16, {1, 8, 16, 4, 4, 2}));
   CHECK(moe == doctest::Approx(2 * 3 * 8 * 16 * 2 + 2 * (8 * 4 + 2 * 16 * 2)));
-  CHECK(bytes(make_op(OpKind::decode_attention, kBf16, kFp8, {2, 100, 4, 2, 8, 0})) == 2 * (2 * 4 * 8 * 2 + 2 * 100 * 2 * 8));
+  CHECK(bytes(make_op(OpKind::decode_attention, kBf16, kFp8, {2, 100, 4, 2, 8, 0})) ==
+        2 * (2 * 4 * 8 * 2 + 2 * 100 * 2 * 8));
   CHECK(bytes(make_op(OpKind::mla_decode, kBf16, kBf16, {1, 10, 2, 512, 64})) == 2 * (512 * 2 + 64) * 2 + 10 * 576 * 2);
   CHECK(bytes(make_op(OpKind::batched_gemm, kBf16, kBf16, {2, 3, 5, 4})) == 4 * 2 * (10 + 15 + 6));
   // 3 queries and outputs of 2 heads; keys and values of all 5 tokens, 1 KV head in fp8.
   CHECK(bytes(make_op(OpKind::prefill_attention, kBf16, kFp8, {1, 3, 2, 2, 1, 8, 0})) == 2 * 3 * 2 * 8 * 2 + 2 * 5 * 8);
   // A window of 10 keys of the 100.
-  CHECK(bytes(make_op(OpKind::decode_attention, kBf16, kBf16, {2, 100, 4, 2, 8, 10})) == 2 * (2 * 4 * 8 * 2 + 2 * 10 * 2 * 8 * 2));
+  CHECK(bytes(make_op(OpKind::decode_attention, kBf16, kBf16, {2, 100, 4, 2, 8, 10})) ==
+        2 * (2 * 4 * 8 * 2 + 2 * 10 * 2 * 8 * 2));
   // q and k of 192, v and output of 128: 3 new tokens, 5 keys, 2 heads, bf16.
-  CHECK(bytes(make_op(OpKind::mla_prefill, kBf16, kBf16, {1, 3, 2, 2, 192, 128})) == 2 * 2 * (3 * (192 + 128) + 5 * (192 + 128)));
-  CHECK(bytes(make_op(OpKind::sparse_mla, kBf16, kFp8, {3, 10, 2, 512, 64})) == 3 * (2 * (512 * 2 + 64) * 2 + 10 * 576));
+  CHECK(bytes(make_op(OpKind::mla_prefill, kBf16, kBf16, {1, 3, 2, 2, 192, 128})) ==
+        2 * 2 * (3 * (192 + 128) + 5 * (192 + 128)));
+  CHECK(bytes(make_op(OpKind::sparse_mla, kBf16, kFp8, {3, 10, 2, 512, 64})) ==
+        3 * (2 * (512 * 2 + 64) * 2 + 10 * 576));
   CHECK(bytes(make_op(OpKind::index_score, kFp8, kFp8, {1, 2, 5, 3, 8})) == 5 * 8 + 2 * 3 * 8);
   // The fp32 state comes and goes; q, k (2 heads of 8), v and output (4 heads of 16) in bf16.
-  CHECK(bytes(make_op(OpKind::gated_delta, kBf16, kBf16, {1, 2, 2, 4, 8, 16})) == 2 * 4 * 4 * 8 * 16 + 2 * 2 * (2 * 2 * 8 + 2 * 4 * 16));
+  CHECK(bytes(make_op(OpKind::gated_delta, kBf16, kBf16, {1, 2, 2, 4, 8, 16})) ==
+        2 * 4 * 4 * 8 * 16 + 2 * 2 * (2 * 2 * 8 + 2 * 4 * 16));
   // x and output (4 heads of 8), B and C (1 group of 16).
-  CHECK(bytes(make_op(OpKind::mamba2, kBf16, kBf16, {1, 2, 4, 8, 16, 1})) == 2 * 4 * 4 * 8 * 16 + 2 * 2 * (2 * 4 * 8 + 2 * 16));
+  CHECK(bytes(make_op(OpKind::mamba2, kBf16, kBf16, {1, 2, 4, 8, 16, 1})) ==
+        2 * 4 * 4 * 8 * 16 + 2 * 2 * (2 * 4 * 8 + 2 * 16));
   CHECK(bytes(make_op(OpKind::reduce_scatter, kBf16, kBf16, {800, 8})) == 700);
   CHECK(bytes(make_op(OpKind::all_to_all, kBf16, kBf16, {800, 8})) == 700);
   CHECK(bytes(make_op(OpKind::send_recv, kBf16, kBf16, {800, 9})) == 800);
   // Summed results come back in bf16 whatever the experts' format.
-  CHECK(bytes(make_op(OpKind::moe_combine, kFp8, kFp8, {1, 100, 8, 64, 8})) == doctest::Approx(2 * 100 * 7 * (1 - 0.34360892)));
+  CHECK(bytes(make_op(OpKind::moe_combine, kFp8, kFp8, {1, 100, 8, 64, 8})) ==
+        doctest::Approx(2 * 100 * 7 * (1 - 0.34360892)));
   CHECK(bytes(make_op(OpKind::elementwise, kBf16, kBf16, {8, 4, 2})) == 48);
   CHECK(bytes(make_op(OpKind::all_reduce, kBf16, kBf16, {800, 8})) == 1400);  // 2 (n - 1) / n
   CHECK(bytes(make_op(OpKind::all_gather, kBf16, kBf16, {800, 8})) == 700);
   // 8 experts of 8 ranks: one token reaches 7 (1 - (7/8)^8) other ranks on average.
-  CHECK(bytes(make_op(OpKind::moe_dispatch, kFp8, kFp8, {1, 100, 8, 64, 8})) == doctest::Approx(100 * 7 * (1 - 0.34360892)));
+  CHECK(bytes(make_op(OpKind::moe_dispatch, kFp8, kFp8, {1, 100, 8, 64, 8})) ==
+        doctest::Approx(100 * 7 * (1 - 0.34360892)));
 }
 
 TEST_CASE("the roofline takes the slower of memory and arithmetic, and the right link") {
   const Hardware h = h200();
   // 8192^3 in bf16 is bound by arithmetic: 2 * 8192^3 / 989e12 s.
-  CHECK(roofline_us(make_op(OpKind::gemm, kBf16, kBf16, {8192, 8192, 8192}), h) == doctest::Approx(1111.74).epsilon(1e-4));
+  CHECK(roofline_us(make_op(OpKind::gemm, kBf16, kBf16, {8192, 8192, 8192}), h) ==
+        doctest::Approx(1111.74).epsilon(1e-4));
   // One row is bound by the weights: 8192 * 8192 * 2 bytes and little else over 4.8 TB/s.
   CHECK(roofline_us(make_op(OpKind::gemm, kBf16, kBf16, {1, 8192, 8192}), h) == doctest::Approx(27.97).epsilon(2e-3));
   CHECK(link_bytes_per_s(h, 8) == 450e9);

@@ -14,7 +14,8 @@ namespace {
 
 void replay(const char* target, void (*entry)(std::string_view)) {
   std::vector<fs::path> files;
-  for (const auto& file : fs::directory_iterator(fs::path(DRYDOCK_SOURCE_DIR) / "tests/fuzz/corpus" / target)) files.push_back(file.path());
+  for (const auto& file : fs::directory_iterator(fs::path(DRYDOCK_SOURCE_DIR) / "tests/fuzz/corpus" / target))
+    files.push_back(file.path());
   std::sort(files.begin(), files.end());
   REQUIRE(files.size() >= 3);
   for (const fs::path& file : files) {
@@ -28,4 +29,6 @@ void replay(const char* target, void (*entry)(std::string_view)) {
 TEST_CASE("every config.json of the corpus is read or refused in one line") { replay("config", drydock::fuzz::config); }
 TEST_CASE("every plan of the corpus is read or refused in one line") { replay("plan", drydock::fuzz::plan); }
 TEST_CASE("every CSV of the corpus is read or refused in one line") { replay("csv", drydock::fuzz::csv); }
-TEST_CASE("every database of the corpus is read or refused in one line") { replay("database", drydock::fuzz::database); }
+TEST_CASE("every database of the corpus is read or refused in one line") {
+  replay("database", drydock::fuzz::database);
+}

@@ -1,8 +1,7 @@
-#include "generators/runtime_config.h"
-
 #include <doctest/doctest.h>
 
 #include "core/json.h"
+#include "generators/runtime_config.h"
 
 using namespace drydock;
 
@@ -11,7 +10,8 @@ TEST_CASE("every worker of the plan is in the runtime's configuration, with the 
   plan.model = "Qwen/Qwen3-32B";
   plan.precision = "fp8";
   plan.mode = models::Mode::disagg;
-  plan.pools = {{models::Role::prefill, "h200_sxm", {2, 1, 1, 1, 1}, 2, 4, 8192, 1000}, {models::Role::decode, "h200_sxm", {4, 2, 1, 1, 1}, 1, 64, 512, 2000}};
+  plan.pools = {{models::Role::prefill, "h200_sxm", {2, 1, 1, 1, 1}, 2, 4, 8192, 1000},
+                {models::Role::decode, "h200_sxm", {4, 2, 1, 1, 1}, 1, 64, 512, 2000}};
   plan.slo.tpot_ms = 20;
   const core::Json json = core::parse_json(generators::runtime_config(plan), "runtime.json");
   CHECK(json["schema"] == "drydock.runtime");

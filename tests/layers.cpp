@@ -23,7 +23,9 @@ const std::map<std::string, std::set<std::string>> kMay = {
     {"generators", {"models", "core"}},
     {"runtime", {"scheduler", "kernels", "simulator", "models", "core"}},
     {"configurator", {"simulator", "generators", "perfdb", "models", "core"}},
-    {"cli", {"core", "models", "perfdb", "kernels", "scheduler", "simulator", "profiler", "generators", "runtime", "configurator"}},
+    {"cli",
+     {"core", "models", "perfdb", "kernels", "scheduler", "simulator", "profiler", "generators", "runtime",
+      "configurator"}},
 };
 
 std::string allowed(const std::string& folder) {
@@ -32,11 +34,15 @@ std::string allowed(const std::string& folder) {
   return folder + " may use " + (out.empty() ? "nothing" : out);
 }
 
-bool breaks(const std::string& folder, const std::string& used) { return used != folder && kMay.contains(used) && !kMay.at(folder).contains(used); }
+bool breaks(const std::string& folder, const std::string& used) {
+  return used != folder && kMay.contains(used) && !kMay.at(folder).contains(used);
+}
 
-void check_line(const std::string& folder, const std::string& where, const std::string& line, const std::regex& use, const char* verb, std::vector<std::string>& out) {
+void check_line(const std::string& folder, const std::string& where, const std::string& line, const std::regex& use,
+                const char* verb, std::vector<std::string>& out) {
   for (std::sregex_iterator it(line.begin(), line.end(), use), end; it != end; ++it)
-    if (const std::string used = (*it)[1]; breaks(folder, used)) out.push_back(where + " " + verb + " " + used + ": " + allowed(folder));
+    if (const std::string used = (*it)[1]; breaks(folder, used))
+      out.push_back(where + " " + verb + " " + used + ": " + allowed(folder));
 }
 
 void check_file(const std::string& folder, const fs::path& root, const fs::path& file, std::vector<std::string>& out) {

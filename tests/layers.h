@@ -6,7 +6,8 @@
 
 namespace drydock::tests {
 
-// One line a breach: "perfdb/lookup.h:3 includes models/plan.h: perfdb may use core". The table is docs/architecture.md's.
+// One line a breach: "perfdb/lookup.h:3 includes models/plan.h: perfdb may use core". The table is
+// docs/architecture.md's.
 std::vector<std::string> layer_breaches(const std::filesystem::path& root);
 
 }  // namespace drydock::tests

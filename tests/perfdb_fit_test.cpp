@@ -1,11 +1,11 @@
-#include "perfdb/fit.h"
+#include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <doctest/doctest.h>
 #include <random>
 
 #include "core/error.h"
+#include "perfdb/fit.h"
 
 namespace drydock::perfdb {
 namespace {
@@ -111,7 +111,8 @@ TEST_CASE("few samples, kinds without axes and groups over the network make no s
     samples.push_back(
         {core::make_op(core::OpKind::elementwise, core::Dtype::bf16, core::Dtype::bf16, {tokens, 100, 100}), 2.0});
   for (int64_t bytes = 1; bytes < 100; ++bytes)
-    samples.push_back({core::make_op(core::OpKind::all_reduce, core::Dtype::bf16, core::Dtype::bf16, {bytes, 64}), 2.0});
+    samples.push_back(
+        {core::make_op(core::OpKind::all_reduce, core::Dtype::bf16, core::Dtype::bf16, {bytes, 64}), 2.0});
   CHECK(fit_surfaces(samples, machine(), "engine", "1.0").surfaces.empty());
 }
 

@@ -1,13 +1,13 @@
-#include "perfdb/kernel_times.h"
+#include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdlib>
-#include <doctest/doctest.h>
 #include <filesystem>
-#include <unistd.h>
 
 #include "perfdb/features.h"
 #include "perfdb/fit.h"
+#include "perfdb/kernel_times.h"
 
 namespace drydock::perfdb {
 namespace {
@@ -181,8 +181,11 @@ TEST_CASE("an op that does nothing takes no time") {
     CHECK(time.low_us == 0);
     CHECK(time.high_us == 0);
   }
-  CHECK(times.of(core::make_op(OpKind::prefill_attention, Dtype::bf16, Dtype::bf16, {1, 8, 0, 8, 1, 128, 0})).latency_us > 0);
-  CHECK(times.of(core::make_op(OpKind::decode_attention, Dtype::bf16, Dtype::bf16, {1, 0, 8, 1, 128, 0})).latency_us > 0);
+  CHECK(
+      times.of(core::make_op(OpKind::prefill_attention, Dtype::bf16, Dtype::bf16, {1, 8, 0, 8, 1, 128, 0})).latency_us >
+      0);
+  CHECK(times.of(core::make_op(OpKind::decode_attention, Dtype::bf16, Dtype::bf16, {1, 0, 8, 1, 128, 0})).latency_us >
+        0);
 }
 
 #ifdef DRYDOCK_SOURCE_DIR

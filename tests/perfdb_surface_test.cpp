@@ -1,9 +1,9 @@
-#include "perfdb/surface.h"
-
-#include <cmath>
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 #include "core/error.h"
+#include "perfdb/surface.h"
 
 namespace drydock::perfdb {
 namespace {

@@ -1,8 +1,7 @@
-#include "simulator/closed_loop.h"
-
 #include <doctest/doctest.h>
 
 #include "models/catalogue.h"
+#include "simulator/closed_loop.h"
 
 using namespace drydock;
 using namespace drydock::simulator;
@@ -18,7 +17,9 @@ struct Bed {
   models::Parallelism parallelism{};
   StepTimer timer{architecture, architecture.precision, parallelism, times, backend};
 
-  StepTable table(double prompt, double output, int64_t budget = 8192) { return {timer, 1, {prompt, 0, output}, budget}; }
+  StepTable table(double prompt, double output, int64_t budget = 8192) {
+    return {timer, 1, {prompt, 0, output}, budget};
+  }
 };
 
 ClosedLoop loop_of(double concurrency, double slots, double output) {

@@ -1,5 +1,4 @@
 #include <doctest/doctest.h>
-
 #include <unistd.h>
 
 #include "core/error.h"
@@ -48,7 +47,8 @@ TEST_CASE("KV memory is what weights and buffers leave of the GPU's share") {
   const Engine engine = bed.engine({1, 1, 1, 1, 1});
   // 70.6 GB of fp8 weights with bf16 embeddings (72.7 GB) of 0.9 x 150.8 GB; 327,680 bytes a token.
   CHECK(engine.memory().weights == doctest::Approx(72.7e9).epsilon(0.01));
-  CHECK(engine.kv_tokens() == doctest::Approx((0.9 * 143771.0 * 1048576 - engine.memory().fixed()) / 327680).epsilon(1e-5));
+  CHECK(engine.kv_tokens() ==
+        doctest::Approx((0.9 * 143771.0 * 1048576 - engine.memory().fixed()) / 327680).epsilon(1e-5));
   CHECK(engine.sequences_that_fit(1000) == static_cast<int64_t>(engine.kv_tokens() / 1000));
   CHECK(bed.engine({1, 1, 1, 1, 1}, "bf16").sequences_that_fit(1000) == 0);  // 141 GB of weights
   CHECK(bed.engine({2, 1, 1, 1, 1}, "bf16").sequences_that_fit(1000) > 0);
@@ -67,7 +67,8 @@ TEST_CASE("more GPUs make a token faster, a larger batch slower but more efficie
   const Engine engine = bed.engine({4, 1, 1, 1, 1});
   CHECK(engine.decode(w, 64).tpot_ms.value > engine.decode(w, 8).tpot_ms.value);
   CHECK(engine.decode(w, 64).requests_per_s.value > engine.decode(w, 8).requests_per_s.value);
-  CHECK(engine.prefill(workload(8000, 10), 1).batch_ms.value > 3 * engine.prefill(workload(2000, 10), 1).batch_ms.value);
+  CHECK(engine.prefill(workload(8000, 10), 1).batch_ms.value >
+        3 * engine.prefill(workload(2000, 10), 1).batch_ms.value);
 }
 
 TEST_CASE("a prefix in the cache saves prefill but not decode") {
@@ -110,11 +111,13 @@ TEST_CASE("disaggregated pools are as fast as the slower side, and every wait is
   Bed bed;
   const Engine prefill = bed.engine({4, 1, 1, 1, 1}), decode = bed.engine({4, 1, 1, 1, 1});
   const auto w = workload(4000, 500);
-  const auto transfer = kv_transfer_ms(bed.architecture, models::choose_precision(bed.architecture, "fp8"), {4, 1, 1, 1, 1}, {4, 1, 1, 1, 1}, bed.system, bed.system, 4000);
+  const auto transfer = kv_transfer_ms(bed.architecture, models::choose_precision(bed.architecture, "fp8"),
+                                       {4, 1, 1, 1, 1}, {4, 1, 1, 1, 1}, bed.system, bed.system, 4000);
   // 4000 tokens x 81,920 bytes a GPU over 0.8 of a 50 GB/s network: 8.2 ms, and descriptors.
   CHECK(transfer.low == doctest::Approx(8.19).epsilon(0.01));
   CHECK(transfer.value > transfer.low);
-  const auto one = disaggregated(prefill, 1, 1, decode, 1, 64, transfer, w), two = disaggregated(prefill, 2, 1, decode, 1, 64, transfer, w);
+  const auto one = disaggregated(prefill, 1, 1, decode, 1, 64, transfer, w),
+             two = disaggregated(prefill, 2, 1, decode, 1, 64, transfer, w);
   REQUIRE(one);
   REQUIRE(two);
   CHECK(one->requests_per_s.value <= prefill.prefill(w, 1).requests_per_s.value * 1.0001);
@@ -156,7 +159,8 @@ TEST_CASE("a step's breakdown adds up and says what it rests on") {
 }
 
 TEST_CASE("a calibration with a wrong figure is refused by name") {
-  const auto file = std::filesystem::temp_directory_path() / ("drydock_calibration_" + std::to_string(::getpid()) + ".json");
+  const auto file =
+      std::filesystem::temp_directory_path() / ("drydock_calibration_" + std::to_string(::getpid()) + ".json");
   std::string text = core::read_file(models::data_dir() / "calibration.json");
   core::write_file(file, text);
   CHECK(read_backend_models(file).size() == 3);
@@ -167,7 +171,8 @@ TEST_CASE("a calibration with a wrong figure is refused by name") {
     read_backend_models(file);
     FAIL("accepted");
   } catch (const core::Error& error) {
-    CHECK(std::string(error.what()).find("'trtllm.host_use': not known here, did you mean 'host_us'?") != std::string::npos);
+    CHECK(std::string(error.what()).find("'trtllm.host_use': not known here, did you mean 'host_us'?") !=
+          std::string::npos);
   }
   std::filesystem::remove(file);
 }

@@ -70,7 +70,8 @@ void read_everything(const fs::path& file) {
   const auto db = perfdb::Database::open(file, perfdb::Access::read);
   refusable([&] { db.contents(); });
   refusable([&] {
-    for (const perfdb::StoredSurface& stored : db.surfaces("", "")) refusable([&] { perfdb::decode(stored.body, "surface"); });
+    for (const perfdb::StoredSurface& stored : db.surfaces("", ""))
+      refusable([&] { perfdb::decode(stored.body, "surface"); });
   });
   refusable([&] { db.read({}, [](const perfdb::Measurement&) {}); });
 }
