@@ -119,6 +119,9 @@ void add_estimate(CLI::App& app, Context& context) {
       "  drydock estimate --points points.csv --out predictions.csv");
   command->callback([=, &context] {
     if (o->plan.empty() == o->points.empty()) throw core::Error("--plan or --points: give one of them");
+    const bool changes = !(o->isl + o->osl + o->concurrency + o->rate + o->prefix_hit).empty();
+    if (!o->points.empty() && changes) throw core::Error("--points: its rows state the workload; --isl, --osl, --concurrency, --rate and --prefix-hit go with --plan");
+    if (!o->plan.empty() && !o->out.empty()) throw core::Error("--out: goes with --points; a plan's figures are printed, --json for scripts");
     if (o->plan.empty())
       estimate_points(*o, context);
     else

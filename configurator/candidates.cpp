@@ -61,10 +61,10 @@ void add(Counts& into, const Counts& from) {
   for (const auto& [reason, n] : from.reasons) into.reasons[reason] += n;
 }
 
-// All of 1..8, then steps of an eighth and more, and the most.
+// All of 1..64, then steps of a thirty-second and more, and the most.
 std::vector<int> worker_counts(int most) {
   std::vector<int> out;
-  for (int n = 1; n < most; n += std::max(1, n / 8)) out.push_back(n);
+  for (int n = 1; n < most; n += std::max(1, n / 32)) out.push_back(n);
   if (most > 0) out.push_back(most);
   return out;
 }

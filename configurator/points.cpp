@@ -137,7 +137,7 @@ void set_client(models::Plan& plan, const models::Architecture& architecture, co
 std::string provenance_of(const models::Plan& plan, Resources& resources) {
   std::array<double, core::kProvenances> sum{};
   double total = 0;
-  for (const PoolDetail& pool : explain(plan, resources))
+  for (const PoolDetail& pool : explain(plan, resources, Fit::assumed))
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += pool.provenance[i], total += pool.provenance[i];
   std::string out;
   for (size_t i = 0; i < sum.size(); ++i)
@@ -206,7 +206,7 @@ std::vector<PointPrediction> predict_points(const Csv& points, Resources& resour
   in_parallel(points.rows(), [&](size_t i) {
     try {
       const models::Plan plan = plan_of(points, i, resources);
-      out[i].prediction = predict(plan, resources);
+      out[i].prediction = predict(plan, resources, Fit::assumed);
       if (!out[i].prediction) out[i].error = "the rate is more than the plan can serve";
       out[i].provenance = provenance_of(plan, resources);
     } catch (const core::Error& error) {

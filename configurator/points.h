@@ -22,7 +22,7 @@ models::Plan plan_of(const core::Csv& points, size_t row, Resources& resources);
 
 struct PointPrediction {
   std::optional<models::Prediction> prediction;
-  std::string provenance;  // shares of kernel time: "interpolated 92%, analytic 8%"
+  std::string provenance;  // shares of kernel time: "interpolated=92% analytic=8%"
   std::string error;       // why there is no prediction
 };
 // One prediction a row, on all cores. Bad rows carry their error; a file without the columns throws core::Error.

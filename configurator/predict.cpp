@@ -1,5 +1,6 @@
 #include "configurator/predict.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -39,17 +40,27 @@ bool keeps_kv_in_fp8(models::Backend backend, const core::Hardware& hardware, co
   return backend == models::Backend::vllm && hardware.architecture == "blackwell";
 }
 
-simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Setup& setup, Resources& resources) {
+core::Error does_not_fit(const models::Plan& plan, const Pool& pool, const Setup& setup, const simulator::Engine& engine,
+                         Resources& resources) {
+  constexpr double kGiB = 1024.0 * 1024 * 1024;
+  const auto gib = [&](double bytes) { return std::to_string(std::lround(bytes / kGiB)) + " GiB"; };
+  return core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name +
+                     " is out of memory: " + gib(engine.memory().fixed()) + " of weights and buffers and the KV cache of " +
+                     std::to_string(plan.workload.isl + plan.workload.osl) + " tokens do not fit " +
+                     gib(resources.system(pool.system).memory_bytes));
+}
+
+simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Setup& setup, Resources& resources,
+                            Fit fit) {
   if (const auto reason = models::why_illegal(setup.architecture, setup.precision, pool.parallelism))
     throw core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name + ": " +
                       *reason);
-  return {setup.architecture,
-          setup.precision,
-          pool.parallelism,
-          resources.system(pool.system),
-          resources.times(pool.system, plan.backend),
-          resources.backend(plan.backend),
-          pool.max_tokens};
+  simulator::Engine engine(setup.architecture, setup.precision, pool.parallelism, resources.system(pool.system),
+                           resources.times(pool.system, plan.backend), resources.backend(plan.backend), pool.max_tokens);
+  const bool fits = fit == Fit::required ? engine.slots(plan.workload) >= 1
+                                         : engine.memory().weights < resources.system(pool.system).memory_bytes;
+  if (!fits) throw does_not_fit(plan, pool, setup, engine, resources);
+  return engine;
 }
 
 PoolDetail detail(const models::Plan& plan, const Pool& pool, const simulator::Engine& engine, Role phase, double batch,
@@ -108,32 +119,34 @@ std::optional<double> price_per_hour(const models::Plan& plan, Resources& resour
   return total;
 }
 
-std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources) {
+std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources, Fit fit) {
   const Setup setup = setup_of(plan, resources);
   std::optional<simulator::Served> served;
   if (plan.mode == models::Mode::agg) {
     const Pool& pool = plan.pool(Role::worker);
     served =
-        simulator::aggregated(engine_of(plan, pool, setup, resources), pool.replicas, pool.max_batch, plan.workload);
+        simulator::aggregated(engine_of(plan, pool, setup, resources, fit), pool.replicas, pool.max_batch, plan.workload);
   } else {
     const Pool &prefill = plan.pool(Role::prefill), &decode = plan.pool(Role::decode);
     const Figure transfer = simulator::kv_transfer_ms(
         setup.architecture, setup.precision, prefill.parallelism, decode.parallelism, resources.system(prefill.system),
         resources.system(decode.system), static_cast<double>(plan.workload.isl));
-    served = simulator::disaggregated(engine_of(plan, prefill, setup, resources), prefill.replicas, prefill.max_batch,
-                                      engine_of(plan, decode, setup, resources), decode.replicas, decode.max_batch,
+    served = simulator::disaggregated(engine_of(plan, prefill, setup, resources, fit), prefill.replicas, prefill.max_batch,
+                                      engine_of(plan, decode, setup, resources, fit), decode.replicas, decode.max_batch,
                                       transfer, plan.workload);
   }
   if (!served) return std::nullopt;
   return prediction_of(*served, plan.workload, plan.gpus(), price_per_hour(plan, resources));
 }
 
-std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources) {
+std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, Fit fit) {
   const Setup setup = setup_of(plan, resources);
   std::vector<PoolDetail> out;
   for (const Pool& pool : plan.pools) {
-    const simulator::Engine engine = engine_of(plan, pool, setup, resources);
-    const double batch = static_cast<double>(pool.max_batch);
+    const simulator::Engine engine = engine_of(plan, pool, setup, resources, fit);
+    const double most = static_cast<double>(std::max<int64_t>(1, std::min(pool.max_batch, engine.slots(plan.workload))));
+    const double asked = plan.workload.concurrency.value_or(most * pool.replicas) / pool.replicas;
+    const double batch = pool.role == Role::prefill ? most : std::clamp(asked, 1.0, most);
     if (pool.role != Role::decode)
       out.push_back(detail(plan, pool, engine, Role::prefill, pool.role == Role::worker ? 1 : batch, resources));
     if (pool.role != Role::prefill) out.push_back(detail(plan, pool, engine, Role::decode, batch, resources));

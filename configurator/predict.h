@@ -28,12 +28,16 @@ models::Precision deployed_precision(const models::Architecture& architecture, c
                                      const std::string& kv_precision, models::Backend backend,
                                      const core::Hardware& hardware);
 
+// `assumed`: the plan is known to have run, so that only weights larger than the GPU speak against it; the memory model's
+// own idea of buffers does not.
+enum class Fit : uint8_t { required, assumed };
+
 // What the engines of a plan would do under its workload. nullopt: the rate is more than the plan can serve.
-// Throws core::Error when the model, a system or the parallelism is not possible.
-std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources);
+// Throws core::Error when the model, a system or the parallelism is not possible, or the plan does not fit.
+std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources, Fit fit = Fit::required);
 
 // One or two entries a pool.
-std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources);
+std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, Fit fit = Fit::required);
 
 // The figures of a plan from what its pools serve; `price_per_hour`: of all its GPUs together.
 models::Prediction prediction_of(const simulator::Served& served, const models::Workload& workload, int gpus,

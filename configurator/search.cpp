@@ -42,7 +42,10 @@ struct Judged {
 class Ranker {
  public:
   Ranker(const Question& question, Resources& resources)
-      : question_(question), resources_(resources), targets_(targets_of(question.slo)) {}
+      : question_(question), resources_(resources), targets_(targets_of(question.slo)) {
+    for (const std::string* system : {&question.system, &question.decode_system})
+      if (!system->empty() && !resources.system(*system).price_per_gpu_hour) all_priced_ = false;
+  }
 
   Judged judge(const Priced& priced) const {
     Judged j{&priced, {}, 0};
@@ -64,9 +67,9 @@ class Ranker {
   // tightness.
   bool better(const Judged& a, const Judged& b) const {
     if (question_.goal == Goal::fewest_gpus && a.gpus != b.gpus) return a.gpus < b.gpus;
-    const auto cost = [](const Judged& j) {
-      return j.prediction.cost_per_million_tokens ? j.prediction.cost_per_million_tokens->value
-                                                  : j.prediction.gpu_hours_per_million_tokens.value;
+    const auto cost = [&](const Judged& j) {
+      return all_priced_ ? j.prediction.cost_per_million_tokens->value
+                         : j.prediction.gpu_hours_per_million_tokens.value;
     };
     if (cost(a) != cost(b)) return cost(a) < cost(b);
     return a.tightness < b.tightness;
@@ -100,6 +103,7 @@ class Ranker {
   const Question& question_;
   Resources& resources_;
   std::vector<Target> targets_;
+  bool all_priced_ = true;  // some systems with and some without a price can't be compared by cost
 };
 
 // Plans that differ only in batch, budget or number of workers are one shape.

@@ -24,7 +24,8 @@ OpShare& row_of(std::vector<OpShare>& rows, const models::LayerOp& item) {
 std::vector<models::LayerOp> Engine::Impl::typical_ops(const models::Workload& workload, models::Role phase,
                                                        double batch) const {
   const Lengths lengths = lengths_of(workload);
-  const double per_rank = std::max(1.0, batch / parallelism.attention_dp);
+  const int ways = parallelism.attention_dp * (phase == models::Role::prefill ? 1 : parallelism.pp);
+  const double per_rank = std::max(1.0, batch / ways);
   const models::BatchPart part =
       phase == models::Role::prefill
           ? models::BatchPart{per_rank, std::llround(lengths.fresh), std::llround(lengths.cached), true, false}

@@ -100,7 +100,8 @@ Engine::Agg Engine::aggregated(const models::Workload& workload, double concurre
   loop.gap_us = backend.request_ms * 1e3;
   loop.shortest_output = workload.shortest * static_cast<double>(workload.osl);
   loop.longest_output = workload.longest * static_cast<double>(workload.osl);
-  const LoopTimes times = follow(table, backend.admission, loop);
+  LoopTimes times = follow(table, backend.admission, loop);
+  if (times.tpot_us <= 0) times.tpot_us = table.decode(times.running).us;  // answers of one token: what a second would take
   const double decode_spread = relative_spread(table.decode(times.running));
   const double prefill_spread = relative_spread(table.prefill(1, times.running));
   const double first_ms = outside_ms(concurrency) + table.prefill_latency_us(1) * 1e-3;
@@ -131,7 +132,8 @@ std::optional<Engine::Agg> Engine::open_loop(const models::Workload& workload, d
     const bool beside = backend.admission != Admission::prefill_first;
     prompt_us = table.prefill(1, beside ? running : 0).us;
     // A mixed step gives every running sequence its token too, so it costs them only what it takes beyond a plain one.
-    busy = rate * 1e-6 * (beside ? std::max(0.0, prompt_us - decode_us) : prompt_us);
+    const double spared_us = beside ? decode_us * static_cast<double>(table.steps_per_prompt()) : 0;
+    busy = rate * 1e-6 * std::max(0.0, prompt_us - spared_us);
     if (busy >= 1) return std::nullopt;
     tpot_us = decode_us / (1 - busy);
     running = std::max(1.0, (running + rate * 1e-6 * tpot_us * lengths.output) / 2);
@@ -139,11 +141,13 @@ std::optional<Engine::Agg> Engine::open_loop(const models::Workload& workload, d
   }
   if (running > most) return std::nullopt;
   const double decode_us = table.decode(running).us;
-  const double wait_us = decode_us / 2 + prompt_us * busy / (2 * (1 - busy));
+  const double load = std::min(rate * 1e-6 * prompt_us / table.prompts_per_step(), 0.99);
+  const double wait_us = decode_us / 2 + prompt_us * load / (2 * (1 - load));
+  const double gathered_us = static_cast<double>(workload.stream_interval - 1) * tpot_us;
   const double first_ms = outside_ms(running) + table.prefill_latency_us(1) * 1e-3;
   const double spread = relative_spread(table.decode(running));
   Agg out;
-  out.ttft_ms = banded((wait_us + prompt_us) * 1e-3 + first_ms,
+  out.ttft_ms = banded((wait_us + prompt_us + gathered_us) * 1e-3 + first_ms,
                        std::hypot(spread, relative_spread(table.prefill(1, running))), backend.ttft_spread);
   out.tpot_ms = banded(tpot_us * 1e-3, spread, backend.tpot_spread);
   out.requests_per_s = {rate, rate, rate};
@@ -161,7 +165,7 @@ Engine::Prefill Engine::prefill(const models::Workload& workload, int64_t batch)
   Prefill out;
   const double spread = relative_spread(cost);
   out.requests_per_s = inverse(banded(busy_ms * 1e-3, spread, impl_->backend.tpot_spread), prompts);
-  out.batch_ms = banded(busy_ms + table.prefill_latency_us(prompts / steps) * 1e-3, spread, impl_->backend.tpot_spread);
+  out.batch_ms = banded(busy_ms + table.prefill_latency_us(prompts / steps) * 1e-3, spread, impl_->backend.ttft_spread);
   return out;
 }
 

@@ -9,6 +9,12 @@ namespace {
 constexpr double kPromptsPerSlot = 10;  // of a closed-loop benchmark; its first ones arrive at once
 
 core::Figure plus(const core::Figure& a, double b) { return {a.value + b, a.low + b, a.high + b}; }
+
+// A TTFT that holds `transfer` already; its band widens by the transfer's.
+core::Figure with_band_of(const core::Figure& ttft, const core::Figure& transfer) {
+  return {ttft.value, std::max(ttft.low - (transfer.value - transfer.low), ttft.value / 100),
+          ttft.high + (transfer.high - transfer.value)};
+}
 core::Figure times(const core::Figure& a, double b) { return {a.value * b, a.low * b, a.high * b}; }
 
 // Mean wait for one of `servers` equal deterministic servers under Poisson arrivals, in service times.
@@ -27,7 +33,7 @@ struct Balance {
 
 struct Pools {
   const Engine& prefill;
-  double prefill_replicas, prefill_batch;
+  double prefill_replicas;
   const Engine& decode;
   double decode_replicas;
   core::Figure transfer_ms;
@@ -99,16 +105,15 @@ core::Figure kv_transfer_ms(const models::Architecture& architecture, const mode
   // published table), a descriptor 1 us when batched and posted from many threads; as deployed, NIXL has been seen at
   // 2-4 GB/s, which with such blocks is 10 us and more a descriptor: the upper end of the band.
   constexpr double kFixedMs = 0.5, kDescriptorUs = 1, kSlowDescriptorUs = 10, kLinkShare = 0.8;
-  double bytes = 0, layers = 0;
-  for (int stage = 0; stage < prefill.pp; ++stage) {
-    bytes = std::max(bytes, models::sequence_kv_bytes(architecture, precision, prefill, stage, tokens));
-    layers = std::max(layers, std::ceil(static_cast<double>(architecture.layers()) / prefill.pp));
-  }
-  const double senders = prefill.tp, receivers = decode.tp;
-  const double link = std::min(core::link_bytes_per_s(from.hardware, from.hardware.gpus_per_node + 1) * senders,
-                               core::link_bytes_per_s(to.hardware, to.hardware.gpus_per_node + 1) * receivers) /
-                      senders;
-  const double wire_ms = link > 0 ? bytes / (link * kLinkShare) * 1e3 : 0;
+  double bytes = 0;  // that one decode GPU must receive
+  for (int stage = 0; stage < decode.pp; ++stage)
+    bytes = std::max(bytes, models::sequence_kv_bytes(architecture, precision, decode, stage, tokens));
+  const double layers = std::ceil(static_cast<double>(architecture.layers()) / prefill.pp);
+  const double in = core::link_bytes_per_s(to.hardware, to.hardware.gpus_per_node + 1);
+  const double out = core::link_bytes_per_s(from.hardware, from.hardware.gpus_per_node + 1);
+  // Each of the prompt's senders has a share of what the receivers' ranks need; copies are sent once for each of them.
+  const double senders = prefill.tp * prefill.pp, receivers = decode.tp * decode.pp;
+  const double wire_ms = std::max(bytes / in, bytes * receivers / senders / out) / kLinkShare * 1e3;
   const double descriptors = layers * std::ceil(tokens / static_cast<double>(models::kKvBlockTokens));
   const double value = kFixedMs + wire_ms + descriptors * kDescriptorUs * 1e-3;
   return {value, wire_ms, kFixedMs + wire_ms + descriptors * kSlowDescriptorUs * 1e-3};
@@ -117,28 +122,32 @@ core::Figure kv_transfer_ms(const models::Architecture& architecture, const mode
 std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas, int64_t prefill_batch,
                                     const Engine& decode, int decode_replicas, int64_t decode_batch,
                                     const core::Figure& transfer_ms, const models::Workload& workload) {
-  const Pools pools{prefill,  static_cast<double>(prefill_replicas),   static_cast<double>(prefill_batch),
-                    decode,   static_cast<double>(decode_replicas),    transfer_ms,
-                    workload, prefill.prefill(workload, prefill_batch)};
-  const double slots = static_cast<double>(decode_batch) * decode_replicas;
+  const Pools pools{prefill,     static_cast<double>(prefill_replicas), decode, static_cast<double>(decode_replicas),
+                    transfer_ms, workload, prefill.prefill(workload, prefill_batch)};
+  const int64_t fitting = std::max<int64_t>(1, std::min(decode_batch, decode.slots(workload)));
+  const double slots = static_cast<double>(fitting) * decode_replicas;
   std::optional<Served> out;
   if (workload.rate)
     out = open(pools, *workload.rate, slots);
   else
     out = closed(pools, workload.concurrency.value_or(slots), slots);
-  if (out) out->ttft_ms = plus(out->ttft_ms, prefill.outside_ms(out->in_flight / prefill_replicas));
+  if (out) {
+    const core::Figure ttft_ms = plus(out->ttft_ms, prefill.outside_ms(out->in_flight / prefill_replicas));
+    out->ttft_ms = with_band_of(ttft_ms, transfer_ms);
+  }
   return out;
 }
 
 std::optional<Served> aggregated(const Engine& worker, int replicas, int64_t max_batch,
                                  const models::Workload& workload) {
   const auto whole = [&](const Engine::Agg& one, double in_flight) {
-    return Served{one.ttft_ms, one.tpot_ms, times(one.requests_per_s, replicas), in_flight};
+    // Fewer requests than replicas: the others stand idle.
+    return Served{one.ttft_ms, one.tpot_ms, times(one.requests_per_s, std::min<double>(replicas, std::max(in_flight, 1.0))), in_flight};
   };
   if (workload.rate) {
     const auto one = worker.open_loop(workload, *workload.rate / replicas, max_batch);
     if (!one) return std::nullopt;
-    return whole(*one, one->running * replicas);
+    return Served{one->ttft_ms, one->tpot_ms, times(one->requests_per_s, replicas), one->running * replicas};
   }
   const double concurrency = workload.concurrency.value_or(static_cast<double>(max_batch) * replicas);
   return whole(worker.aggregated(workload, std::max(1.0, concurrency / replicas), max_batch), concurrency);

@@ -91,7 +91,7 @@ struct Served {
   double in_flight = 0;  // requests, waiting or running
 };
 
-// Prefill and decode pools joined: rates matched, queueing before prefill and before decode in TTFT. The workload's
+// Prefill and decode pools joined: rates matched, queueing before prefill in TTFT, and in a closed loop that before decode. The workload's
 // concurrency is over the whole plan; with neither rate nor concurrency, as many requests as decode has slots.
 // nullopt: the rate is more than a pool can do.
 std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas, int64_t prefill_batch,

@@ -51,10 +51,12 @@ StepCost StepTable::price_decode(double running) {
   const int stages = timer_->stages();
   const double per_rank = running / attention_dp_ / stages;
   const models::BatchPart part{std::max(per_rank, 1.0), 1, std::llround(lengths_.mean_context()), true, true};
-  StepCost cost = slowest_stage({&part, 1});
-  cost *= stages;
   const BackendModel& backend = timer_->backend();
-  cost.us += backend.host_us + backend.host_us_per_sequence * running;
+  StepCost cost;
+  for (int stage = 0; stage < stages; ++stage)
+    if (const StepCost one = timer_->stage({&part, 1}, stage, scratch_); one.us > cost.us) cost = one;
+  cost.us += backend.host_us + backend.host_us_per_sequence * per_rank;
+  cost *= stages;
   return cost;
 }
 
@@ -62,25 +64,40 @@ StepCost StepTable::price_prefill(double prompts, double running) {
   const double sequences = prompts / attention_dp_;
   const double beside = running / attention_dp_ / timer_->stages();
   const int64_t fresh = std::max<int64_t>(1, std::llround(lengths_.fresh)), cached = std::llround(lengths_.cached);
-  const int64_t chunk = (fresh + steps_per_prompt_ - 1) / steps_per_prompt_;
+  const int64_t chunk = chunk_tokens();
   StepCost total;
   for (int64_t done = 0; done < fresh; done += chunk) {
     const int64_t tokens = std::min(chunk, fresh - done);
-    const models::BatchPart parts[] = {{sequences, tokens, cached + done, done + tokens >= fresh, false},
-                                       {beside, 1, std::llround(lengths_.mean_context()), true, true}};
-    total += slowest_stage({parts, beside > 0 ? 2u : 1u});
+    const models::BatchPart prompt{sequences, tokens, cached + done, done + tokens >= fresh, false};
+    const models::BatchPart decode{beside, 1, std::llround(lengths_.mean_context()), true, true};
+    total += slowest_stage(prompt, decode);
     total.us += timer_->backend().host_us;
   }
   const BackendModel& backend = timer_->backend();
-  total.us +=
-      backend.prompt_us * prompts + backend.host_us_per_sequence * running * static_cast<double>(steps_per_prompt_);
+  total.us += backend.prompt_us * std::max(sequences, std::min(prompts, 1.0)) +
+              backend.host_us_per_sequence * running / attention_dp_ * static_cast<double>(steps_per_prompt_);
   return total;
 }
 
-StepCost StepTable::slowest_stage(models::Batch batch) {
+int64_t StepTable::chunk_tokens() const {
+  const int64_t fresh = std::max<int64_t>(1, std::llround(lengths_.fresh));
+  return (fresh + steps_per_prompt_ - 1) / steps_per_prompt_;
+}
+
+// Fewer prompts than attention-DP ranks: the slowest rank has a whole one, while experts and the communication around
+// them see what all ranks bring.
+StepCost StepTable::slowest_stage(const models::BatchPart& prompt, const models::BatchPart& decode) {
+  const models::BatchPart parts[] = {prompt, decode};
+  const models::Batch batch(parts, decode.sequences > 0 ? 2 : 1);
+  models::BatchPart whole[] = {prompt, decode};
+  whole[0].sequences = std::max(1.0, prompt.sequences);
+  const bool uneven = attention_dp_ > 1 && prompt.sequences < 1;
   StepCost slowest;
-  for (int stage = 0; stage < timer_->stages(); ++stage)
-    if (const StepCost cost = timer_->stage(batch, stage, scratch_); cost.us > slowest.us) slowest = cost;
+  for (int stage = 0; stage < timer_->stages(); ++stage) {
+    StepCost cost = timer_->stage(batch, stage, scratch_, uneven ? StepTimer::Share::together : StepTimer::Share::all);
+    if (uneven) cost += timer_->stage({whole, batch.size()}, stage, scratch_, StepTimer::Share::own);
+    if (cost.us > slowest.us) slowest = cost;
+  }
   return slowest;
 }
 
@@ -117,8 +134,7 @@ StepCost StepTable::prefill(double prompts, double running) {
 
 double StepTable::prefill_latency_us(double prompts) {
   if (timer_->stages() == 1) return 0;
-  const models::BatchPart part{prompts / attention_dp_, std::llround(lengths_.fresh), std::llround(lengths_.cached),
-                               true, false};
+  const models::BatchPart part{prompts / attention_dp_, chunk_tokens(), std::llround(lengths_.cached), true, false};
   double sum = 0, slowest = 0;
   for (int stage = 0; stage < timer_->stages(); ++stage) {
     const double us = timer_->stage({&part, 1}, stage, scratch_).us;

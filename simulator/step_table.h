@@ -45,7 +45,8 @@ class StepTable {
   };
   StepCost price_decode(double running);
   StepCost price_prefill(double prompts, double running);
-  StepCost slowest_stage(models::Batch batch);
+  StepCost slowest_stage(const models::BatchPart& prompt, const models::BatchPart& decode);
+  int64_t chunk_tokens() const;
   const StepCost& decode_node(int level);
   const StepCost& prefill_node(int prompt_level, int running_level);
   double prompts_at(int level) const;

@@ -1,5 +1,6 @@
 #include "simulator/step_time.h"
 
+#include <array>
 #include <cmath>
 
 namespace drydock::simulator {
@@ -24,19 +25,21 @@ Family family(core::OpKind kind) {
   }
 }
 
+bool is_together(models::Module module) {
+  return module == models::Module::experts || module == models::Module::communication;
+}
+
 }  // namespace
 
 StepCost& StepCost::operator+=(const StepCost& other) {
   us += other.us;
   spread_us += other.spread_us;
-  for (size_t i = 0; i < us_by_provenance.size(); ++i) us_by_provenance[i] += other.us_by_provenance[i];
   return *this;
 }
 
 StepCost& StepCost::operator*=(double factor) {
   us *= factor;
   spread_us *= factor;
-  for (double& part : us_by_provenance) part *= factor;
   return *this;
 }
 
@@ -61,21 +64,21 @@ double StepTimer::scale(core::OpKind kind) const {
 }
 
 // Errors of ops of one family are taken as fully correlated, those of different families as independent.
-StepCost StepTimer::stage(models::Batch batch, int stage, Scratch& scratch) const {
+StepCost StepTimer::stage(models::Batch batch, int stage, Scratch& scratch, Share share) const {
   lowering_.lower(batch, stage, scratch);
   StepCost cost;
   std::array<double, kFamilies> spread{};
   for (const models::LayerOp& item : scratch) {
+    if (share != Share::all && is_together(item.module) != (share == Share::together)) continue;
     const perfdb::KernelTime time = times_->of(item.op);
     const double weight = item.count * scale(item.op.kind);
     cost.us += weight * time.latency_us;
-    cost.us_by_provenance[static_cast<size_t>(time.provenance)] += weight * time.latency_us;
     spread[family(item.op.kind)] += weight * (time.high_us - time.low_us) / 2;
   }
   double squares = 0;
   for (const double s : spread) squares += s * s;
   cost.spread_us = std::sqrt(squares);
-  cost.us += backend_->layer_us * static_cast<double>(lowering_.stage_layers(stage));
+  if (share != Share::together) cost.us += backend_->layer_us * static_cast<double>(lowering_.stage_layers(stage));
   return cost;
 }
 

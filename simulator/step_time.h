@@ -1,6 +1,5 @@
 #pragma once
 // How long one step of an engine takes: ops x kernel times, plus what a backend adds around them.
-#include <array>
 #include <vector>
 
 #include "core/estimate.h"
@@ -14,7 +13,6 @@ namespace drydock::simulator {
 struct StepCost {
   double us = 0;
   double spread_us = 0;                                       // half-width of the 80 % band from the kernel times alone
-  std::array<double, core::kProvenances> us_by_provenance{};  // kernel time by what it rests on
 
   StepCost& operator+=(const StepCost& other);
   StepCost& operator*=(double factor);
@@ -29,8 +27,12 @@ class StepTimer {
   StepTimer(const models::Architecture& architecture, const models::Precision& precision,
             const models::Parallelism& parallelism, const perfdb::KernelTimes& times, const BackendModel& backend);
 
+  // Which ops of a step: under attention DP a rank's own work, and what all ranks do together (experts and the
+  // communication around them), can be loaded differently.
+  enum class Share { all, own, together };
+
   // Step of `batch` (one attention-DP rank's) on the given stage, without the host's share.
-  StepCost stage(models::Batch batch, int stage, Scratch& scratch) const;
+  StepCost stage(models::Batch batch, int stage, Scratch& scratch, Share share = Share::all) const;
 
   // Time of one op as the backend runs it; `count` launches.
   double scale(core::OpKind kind) const;
