@@ -119,6 +119,27 @@ TEST_CASE("nothing meets the targets: exit 3, the nearest plans, and which targe
   CHECK(!std::filesystem::exists(scratch / "o/plan.json"));
 }
 
+TEST_CASE("answers of one token have figures, and the plan reads back") {
+  const Scratch scratch;
+  REQUIRE(run_drydock({"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--gpus", "1", "--backend",
+                       "vllm", "--isl", "100", "--osl", "1", "--mode", "agg", "--out", scratch / "o"})
+              .exit_code == 0);
+  CHECK(is_figure(json_of({"estimate", "--plan", scratch / "o/plan.json", "--json"})["tpot_ms"]));
+}
+
+TEST_CASE("a plan that does not fit is refused, with what is in the way") {
+  const Scratch scratch;
+  REQUIRE(run_drydock({"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--gpus", "1", "--backend",
+                       "vllm", "--isl", "100", "--osl", "10", "--mode", "agg", "--out", scratch / "o"})
+              .exit_code == 0);
+  std::string text = core::read_file(scratch / "o/plan.json");
+  text.replace(text.find("Qwen/Qwen3-8B"), 13, "Llama-3.1-405B");
+  const Run run = run_drydock({"estimate", "--plan", scratch.write("big.json", text)});
+  CHECK(run.exit_code == 2);
+  CHECK(run.err.find("is out of memory") != std::string::npos);
+  CHECK(lines(run.err) == 1);
+}
+
 TEST_CASE("size finds the fewest GPUs for a rate") {
   const auto size = [&](const char* rate) {
     return json_of({"size",     "--model",  "Qwen/Qwen3-32B", "--precision", "fp8",

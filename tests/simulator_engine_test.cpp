@@ -145,6 +145,39 @@ TEST_CASE("replicas multiply the rate and leave the latencies") {
   CHECK(four->tpot_ms.value == doctest::Approx(one->tpot_ms.value));
 }
 
+TEST_CASE("replicas without a request stand idle") {
+  Bed bed;
+  const Engine engine = bed.engine({8, 1, 1, 1, 1});
+  auto w = workload(1000, 200);
+  w.concurrency = 2;
+  CHECK(aggregated(engine, 8, 100, w)->requests_per_s.value ==
+        doctest::Approx(aggregated(engine, 2, 100, w)->requests_per_s.value));
+}
+
+TEST_CASE("a lone prompt under attention DP is computed by one rank, with its experts on all") {
+  Bed bed("deepseek-ai/DeepSeek-R1");
+  const auto w = workload(8192, 100);
+  const double shared = bed.engine({8, 1, 1, 1, 8}).prefill(w, 1).batch_ms.value;
+  const double alone = bed.engine({1, 1, 8, 1, 8}).prefill(w, 1).batch_ms.value;
+  CHECK(alone > shared);  // attention and dense layers are not split
+  // Eight prompts keep eight ranks busy, so they take less than eight lone ones.
+  CHECK(bed.engine({1, 1, 8, 1, 8}).prefill(w, 8).batch_ms.value < 8 * alone);
+}
+
+TEST_CASE("KV that receivers hold in copies is sent once for each copy") {
+  Bed bed("deepseek-ai/DeepSeek-R1");
+  const auto precision = models::choose_precision(bed.architecture, "fp8");
+  const auto low = [&](int from, int to) {
+    return kv_transfer_ms(bed.architecture, precision, {from, 1, 1, from, 1}, {to, 1, 1, to, 1}, bed.system, bed.system,
+                          4000)
+        .low;
+  };
+  // The latent is the same on every rank: 4000 x 70,272 bytes over 0.8 of 50 GB/s to each receiver.
+  CHECK(low(8, 1) == doctest::Approx(4000 * 70272.0 / 40e9 * 1e3));
+  CHECK(low(8, 8) == doctest::Approx(low(8, 1)));
+  CHECK(low(1, 8) == doctest::Approx(8 * low(8, 1)));
+}
+
 TEST_CASE("a step's breakdown adds up and says what it rests on") {
   Bed bed("deepseek-ai/DeepSeek-R1");
   const Engine engine = bed.engine({1, 1, 8, 1, 8});
