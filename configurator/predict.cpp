@@ -144,7 +144,7 @@ std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, 
   std::vector<PoolDetail> out;
   for (const Pool& pool : plan.pools) {
     const simulator::Engine engine = engine_of(plan, pool, setup, resources, fit);
-    const double most = static_cast<double>(std::max<int64_t>(1, std::min(pool.max_batch, engine.slots(plan.workload))));
+    const double most = static_cast<double>(engine.batch_limit(plan.workload, pool.max_batch));
     const double asked = plan.workload.concurrency.value_or(most * pool.replicas) / pool.replicas;
     const double batch = pool.role == Role::prefill ? most : std::clamp(asked, 1.0, most);
     if (pool.role != Role::decode)

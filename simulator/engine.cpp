@@ -88,6 +88,11 @@ int64_t Engine::slots(const models::Workload& workload) const {
   return sequences_that_fit(held);
 }
 
+int64_t Engine::batch_limit(const models::Workload& workload, int64_t max_batch) const {
+  const int64_t fitting = slots(workload);
+  return fitting < 1 ? max_batch : std::min(max_batch, fitting);
+}
+
 Engine::Agg Engine::aggregated(const models::Workload& workload, double concurrency, int64_t max_batch) const {
   const std::scoped_lock lock(impl_->mutex);
   const Lengths lengths = impl_->lengths_of(workload);
@@ -96,7 +101,7 @@ Engine::Agg Engine::aggregated(const models::Workload& workload, double concurre
   ClosedLoop loop;
   loop.concurrency = concurrency;
   loop.prompts = concurrency * kPromptsPerSlot;
-  loop.slots = static_cast<double>(std::max<int64_t>(1, std::min(max_batch, slots(workload))));
+  loop.slots = static_cast<double>(batch_limit(workload, max_batch));
   loop.gap_us = backend.request_ms * 1e3;
   loop.shortest_output = workload.shortest * static_cast<double>(workload.osl);
   loop.longest_output = workload.longest * static_cast<double>(workload.osl);

@@ -124,8 +124,7 @@ std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas,
                                     const core::Figure& transfer_ms, const models::Workload& workload) {
   const Pools pools{prefill,     static_cast<double>(prefill_replicas), decode, static_cast<double>(decode_replicas),
                     transfer_ms, workload, prefill.prefill(workload, prefill_batch)};
-  const int64_t fitting = std::max<int64_t>(1, std::min(decode_batch, decode.slots(workload)));
-  const double slots = static_cast<double>(fitting) * decode_replicas;
+  const double slots = static_cast<double>(decode.batch_limit(workload, decode_batch)) * decode_replicas;
   std::optional<Served> out;
   if (workload.rate)
     out = open(pools, *workload.rate, slots);

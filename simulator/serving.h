@@ -44,6 +44,10 @@ class Engine {
   // Sequences of the workload that the backend would run at once if KV memory were the only limit.
   int64_t slots(const models::Workload& workload) const;
 
+  // `max_batch`, or the slots where they are fewer. A plan that is known to run although the memory model has no room for
+  // it (slots 0) keeps its own limit.
+  int64_t batch_limit(const models::Workload& workload, int64_t max_batch) const;
+
   // Both phases in one instance: `concurrency` requests in flight, closed loop, 10 x concurrency requests in all.
   struct Agg {
     core::Figure ttft_ms, tpot_ms, requests_per_s;
