@@ -58,9 +58,8 @@ void print_head(const Question& q, const Answer& a, double wall_ms) {
   fmt::print("{} tokens in, {} out, {:.0f}% of the prompt cached, {}\n", q.workload.isl, q.workload.osl,
              q.workload.prefix_hit * 100, load_text(q.workload));
   const auto& c = a.counts;
-  fmt::print(
-      "{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced, {} meet the targets ({:.1f} ms)\n\n",
-      c.enumerated, c.illegal, c.out_of_memory, c.overloaded, c.priced, c.meeting_slo, wall_ms);
+  fmt::print("{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced, {} meet targets ({:.0f} ms)\n\n",
+             c.enumerated, c.illegal, c.out_of_memory, c.overloaded, c.priced, c.meeting_slo, wall_ms);
 }
 
 void print_plans(const std::vector<Ranked>& plans) {
@@ -283,8 +282,8 @@ void print_details(const std::vector<PoolDetail>& pools) {
                pool.borrowed_from.empty() ? "" : "; efficiencies borrowed from " + pool.borrowed_from);
     const auto& m = pool.memory;
     fmt::print(
-        "  memory of a GPU: {} weights, {} activations, {} buffers and runtime of {}; KV cache for {:.0f} tokens a "
-        "rank\n\n",
+        "  memory of a GPU: {} weights, {} activations, {} buffers and runtime, of {}\n"
+        "  KV cache: {:.0f} tokens a rank\n\n",
         human_bytes(m.weights), human_bytes(m.activations), human_bytes(m.communication + m.runtime),
         human_bytes(pool.memory_bytes), pool.kv_tokens);
   }
@@ -298,8 +297,8 @@ void print_answer(const Question& q, const Answer& a, configurator::Resources& r
   print_plans(a.plans);
   const Ranked& first = a.plans.front();
   const models::Prediction& p = *first.plan.prediction;
-  fmt::print("#1 with its 80% bands: TTFT {} ms, TPOT {} ms, {} tokens/s/GPU\n", with_band(p.ttft_ms),
-             with_band(p.tpot_ms), with_band(p.tokens_per_s_per_gpu));
+  fmt::print("#1 in 80% bands: TTFT {} ms, TPOT {} ms, {} tokens/s/GPU\n", with_band(p.ttft_ms), with_band(p.tpot_ms),
+             with_band(p.tokens_per_s_per_gpu));
   if (!first.binding.empty())
     fmt::print("The target that binds is {}: {} of it is used.\n", first.binding, percent(first.tightness));
   fmt::print("\n");

@@ -14,11 +14,17 @@ using configurator::ErrorSummary;
 
 std::string one(double value) { return fmt::format("{:.1f}", value); }
 
+std::string error_text(const ErrorSummary::Figure& f) { return one(f.mape) + "/" + one(f.median); }
+
 void add_row(Table& table, const std::string& name, const ErrorSummary& e) {
   const double coverage = e.rows > 0 ? 100.0 * static_cast<double>(e.predicted) / static_cast<double>(e.rows) : 0;
-  table.row({name, std::to_string(e.rows), one(coverage), one(e.ttft.mape), one(e.ttft.median), one(e.ttft.bias),
-             one(e.ttft.in_band), one(e.tpot.mape), one(e.tpot.median), one(e.tpot.bias), one(e.tpot.in_band)});
+  table.row({name, std::to_string(e.rows), fmt::format("{:.0f}", coverage), error_text(e.ttft), one(e.ttft.bias),
+             fmt::format("{:.0f}", e.ttft.in_band), error_text(e.tpot), one(e.tpot.bias),
+             fmt::format("{:.0f}", e.tpot.in_band)});
 }
+
+// "model=meta-llama/Llama-3.1-70B": what the value is shows without the column's name.
+std::string value_of(const std::string& group) { return group.substr(group.find('=') + 1).substr(0, 34); }
 
 core::Json figure(const ErrorSummary::Figure& f) {
   return {{"mape", f.mape}, {"median", f.median}, {"bias", f.bias}, {"within20", f.within20}, {"in_band", f.in_band}};
@@ -29,16 +35,16 @@ core::Json summary(const ErrorSummary& e) {
 }
 
 void print(const configurator::Validation& v) {
-  Table table({"", "rows", "cover", "TTFT mape", "median", "bias", "in band", "TPOT mape", "median", "bias", "in band"},
-              "lrrrrrrrrrr");
+  Table table({"", "rows", "cover", "TTFT error", "bias", "band", "TPOT error", "bias", "band"}, "lrrrrrrrr");
   add_row(table, "all rows", v.all);
   add_row(table, "clean rows", v.clean);
-  for (const auto& [name, errors] : v.groups) add_row(table, name.substr(0, 40), errors);
-  fmt::print("Errors in percent; groups and regret over rows without spec_doubt.\n{}", table.text(""));
+  for (const auto& [name, errors] : v.groups) add_row(table, value_of(name), errors);
   fmt::print(
-      "\nChoosing by prediction: {} choices lose {:.1f}% of the best measured throughput per GPU on average, {} miss "
-      "the target\n",
-      v.regret.choices, v.regret.mean_loss, v.regret.misses);
+      "Percent. error: mean/median of its size; bias: median with sign; band: truths inside the 80% band.\n"
+      "Groups and regret are over rows without spec_doubt.\n{}",
+      table.text(""));
+  fmt::print("\nChoosing by prediction: {} choices lose {:.1f}% of the best throughput per GPU, {} miss the target\n",
+             v.regret.choices, v.regret.mean_loss, v.regret.misses);
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ TEST_CASE("times take units, and the page for people fits 100 columns") {
   size_t start = 0;
   while (start < page.out.size()) {
     const size_t end = std::min(page.out.find('\n', start), page.out.size());
-    CHECK(end - start <= 140);
+    CHECK(end - start <= 100);
     start = end + 1;
   }
 }
