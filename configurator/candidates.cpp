@@ -260,7 +260,10 @@ class Pricer {
         all.push_back({useful / used, prefill, decode});
       }
     }
-    std::stable_sort(all.begin(), all.end(), [](const Match& a, const Match& b) { return a.worth > b.worth; });
+    // Of equal ones the larger: asked for as much as it can, a deployment uses the GPUs there are.
+    std::stable_sort(all.begin(), all.end(), [](const Match& a, const Match& b) {
+      return a.worth != b.worth ? a.worth > b.worth : a.decode > b.decode;
+    });
     const size_t kept = w.rate || w.concurrency ? 4 : 2;
     std::vector<std::pair<int, int>> out;
     for (const Match& m : all)
