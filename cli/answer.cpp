@@ -253,7 +253,7 @@ Json answer_json(const Question& q, const Answer& a, configurator::Resources& re
   out["pareto"] = ranked_list(a.pareto);
   if (!a.plans.empty()) out["breakdown"] = detail_json(configurator::explain(a.plans.front().plan, resources));
   out["searched"] = {{"enumerated", c.enumerated}, {"illegal", c.illegal}, {"out_of_memory", c.out_of_memory},
-                     {"overloaded", c.overloaded}, {"priced", c.priced},   {"meeting_slo", c.meeting_slo},
+                     {"overloaded", c.overloaded}, {"priced", c.priced},   {"meeting_slo", c.meeting_slo}, {"simulated", c.simulated}, {"beaten", c.beaten},
                      {"reasons", reasons}};
   out["wall_ms"] = wall_ms;
   return out;

@@ -26,6 +26,9 @@ struct Context {
 void add_recommend(CLI::App& app, Context& context);
 void add_size(CLI::App& app, Context& context);
 void add_estimate(CLI::App& app, Context& context);
+void add_simulate(CLI::App& app, Context& context);
+void add_compare(CLI::App& app, Context& context);
+void add_calibrate(CLI::App& app, Context& context);
 void add_validate(CLI::App& app, Context& context);
 void add_models(CLI::App& app, Context& context);
 void add_systems(CLI::App& app, Context& context);

@@ -54,7 +54,10 @@ int run(int argc, char** argv) {
   cli::add_recommend(app, context);
   cli::add_size(app, context);
   cli::add_estimate(app, context);
+  cli::add_simulate(app, context);
+  cli::add_compare(app, context);
   cli::add_validate(app, context);
+  cli::add_calibrate(app, context);
   cli::add_models(app, context);
   cli::add_systems(app, context);
   cli::add_support(app, context);

@@ -1,5 +1,6 @@
 #include "cli/question.h"
 
+#include <charconv>
 #include <chrono>
 #include <filesystem>
 
@@ -29,6 +30,17 @@ double parse_share(const std::string& text, const char* flag) {
   const double share = parse_positive(text, flag, 1);
   if (share >= 1) throw core::Error(std::string(flag) + " '" + text + "': want a share from 0 up to, not including, 1");
   return share;
+}
+
+// "p95", "95", "mean"
+std::optional<double> parse_percentile(const std::string& text) {
+  if (text == "mean") return std::nullopt;
+  const std::string number = text.starts_with("p") ? text.substr(1) : text;
+  double value = 0;
+  const auto [end, status] = std::from_chars(number.data(), number.data() + number.size(), value);
+  if (status != std::errc{} || end != number.data() + number.size() || !(value >= 50 && value <= 99.9))
+    throw core::Error("--percentile '" + text.substr(0, 60) + "': want mean, or p50 to p99.9 such as p95");
+  return value;
 }
 
 template <typename T>
@@ -91,10 +103,14 @@ void add_question(CLI::App& command, QuestionOptions& o, const char* gpus_defaul
       ->capture_default_str();
   command.add_option("--rate", o.rate, "requests/s that arrive (Poisson)");
   command.add_option("--concurrency", o.concurrency, "requests in flight (closed loop)");
-  command.add_option("--ttft", o.ttft, "target of the mean time to first token: ms, or with a unit");
-  command.add_option("--tpot", o.tpot, "target of the mean time per output token: ms, or with a unit");
-  command.add_option("--request-latency", o.request_latency,
-                     "target of the mean time of a request: ms, or with a unit");
+  command.add_option("--ttft", o.ttft, "target of the time to first token: ms, or with a unit");
+  command.add_option("--tpot", o.tpot, "target of the time per output token: ms, or with a unit");
+  command.add_option("--request-latency", o.request_latency, "target of the time of a request: ms, or with a unit");
+  command
+      .add_option("--percentile", o.percentile, "of the requests that must be within the targets: p95 and so on; mean")
+      ->capture_default_str();
+  command.add_option("--method", o.method, "simulate, or analytic: closed forms, for the mean")->capture_default_str();
+  command.add_flag("--all", o.all, "simulate also what can't be among the best");
   command.add_option("--price", o.price, "price of a GPU per hour; ranks by cost");
   command.add_option("--top", o.top, "plans to show")->capture_default_str();
   command.add_option("--out", o.out, "folder for plan.json, plans/, pareto.csv and runtime.json")->type_name("DIR");
@@ -118,7 +134,12 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
     q.workload.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight));
   if (q.workload.rate && q.workload.concurrency) throw core::Error("--rate and --concurrency: give one of them");
   q.slo = {optional_ms(o.ttft, "--ttft"), optional_ms(o.tpot, "--tpot"),
-           optional_ms(o.request_latency, "--request-latency")};
+           optional_ms(o.request_latency, "--request-latency"), parse_percentile(o.percentile)};
+  q.method = choice<configurator::Method>(
+      o.method, "--method",
+      {{"simulate", configurator::Method::simulate}, {"analytic", configurator::Method::analytic}});
+  if (q.method == configurator::Method::analytic) q.slo.percentile = std::nullopt;
+  q.prune = !o.all;
   q.backend = choice<std::optional<Backend>>(
       o.backend, "--backend",
       {{"auto", std::nullopt}, {"trtllm", Backend::trtllm}, {"vllm", Backend::vllm}, {"sglang", Backend::sglang}});

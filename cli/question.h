@@ -11,7 +11,8 @@ namespace drydock::cli {
 struct QuestionOptions {
   std::string model, system, decode_system, precision = "auto", kv_precision = "auto", backend = "auto", mode = "both";
   std::string gpus = "8", isl, osl, prefix_hit = "0", rate, concurrency, ttft, tpot, request_latency, price, top = "5",
-              out;
+              percentile = "p95", method = "simulate", out;
+  bool all = false;
 };
 
 void add_question(CLI::App& command, QuestionOptions& options, const char* gpus_default);

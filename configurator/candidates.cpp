@@ -145,7 +145,7 @@ class Pricer {
     const int64_t most = std::min(slots, kMostBatchPerRank * task.parallelism.attention_dp);
     switch (task.role) {
       case Role::worker:
-        return price_workers(task, *engine, most, out);
+        return price_workers(task, engine, most, out);
       case Role::prefill:
         return price_prefill(task, std::move(engine), most, out);
       case Role::decode:
@@ -163,19 +163,20 @@ class Pricer {
             static_cast<int64_t>(engine.kv_tokens()) / models::kKvBlockTokens};
   }
 
-  void keep(const Task& task, const Engine& engine, int replicas, int64_t batch, Outcome& out) const {
+  void keep(const Task& task, const std::shared_ptr<Engine>& engine, int replicas, int64_t batch, Outcome& out) const {
     ++out.counts.enumerated;
-    const auto served = simulator::aggregated(engine, replicas, batch, question_.workload);
+    const auto served = simulator::aggregated(*engine, replicas, batch, question_.workload);
     if (!served) {
       ++out.counts.overloaded;
       ++out.counts.reasons["the rate is more than so many workers can serve"];
       return;
     }
     ++out.counts.priced;
-    out.priced.push_back({task.backend, models::Mode::agg, {pool_of(task, engine, replicas, batch)}, *served});
+    out.priced.push_back(
+        {task.backend, models::Mode::agg, {pool_of(task, *engine, replicas, batch)}, {engine}, {}, *served});
   }
 
-  void price_workers(const Task& task, const Engine& engine, int64_t most, Outcome& out) const {
+  void price_workers(const Task& task, const std::shared_ptr<Engine>& engine, int64_t most, Outcome& out) const {
     const int most_workers = question_.gpus / task.parallelism.gpus();
     const models::Workload& w = question_.workload;
     if (w.rate || w.concurrency) {
@@ -301,6 +302,8 @@ class Pricer {
           {p.task->backend,
            models::Mode::disagg,
            {pool_of(*p.task, *p.engine, prefill, p.batch), pool_of(*d.task, *d.engine, decode, d.batch)},
+           {p.engine, d.engine},
+           transfer,
            *served});
     }
   }

@@ -1,5 +1,6 @@
 #pragma once
 // Prices the candidates of a search; what search.cpp ranks.
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,9 @@ struct Priced {
   models::Backend backend{};
   models::Mode mode{};
   std::vector<models::Pool> pools;
-  simulator::Served served;
+  std::vector<std::shared_ptr<const simulator::Engine>> engines;  // of the pools
+  core::Figure transfer_ms;
+  simulator::Served served;  // by closed forms
 };
 
 struct Pricing {

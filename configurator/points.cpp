@@ -97,6 +97,14 @@ Parallelism sizes(const Row& row, const std::string& side) {
   return {ways("tp_size"), ways("pp_size"), ways("attention_dp_size"), ways("moe_tp_size"), ways("moe_ep_size")};
 }
 
+// An engine that takes prompts whole needs a budget that holds the longest beside a full batch, and whoever ran the row
+// gave it one: with less, prompts would wait for the batch to empty.
+int64_t usual_budget(const Row& row, Role role, const simulator::BackendModel& backend) {
+  if (backend.admission != simulator::Admission::mixed_whole) return backend.max_tokens;
+  const int64_t beside = role == Role::prefill ? 0 : row.integer("concurrency", 0, 0, kMostTokens);
+  return std::max(backend.max_tokens, row.integer("isl", 1, 1, kMostTokens) + beside);
+}
+
 models::Pool pool_of(const Row& row, Role role, const std::string& side, int64_t batch,
                      const models::Architecture& architecture, const models::Precision& precision,
                      const simulator::BackendModel& backend, const std::string& system) {
@@ -108,7 +116,8 @@ models::Pool pool_of(const Row& row, Role role, const std::string& side, int64_t
   pool.replicas =
       instance.replicas * static_cast<int>(std::max<int64_t>(1, row.integer(side + "num_workers", 1, 0, kMostWays)));
   pool.max_batch = batch * instance.parallelism.attention_dp;  // batch sizes are those of one attention-DP rank
-  pool.max_tokens = row.integer("max_num_tokens", backend.max_tokens, 1, kMostTokens);
+  pool.max_tokens = row.integer("max_num_tokens", 0, 0, kMostTokens);
+  if (pool.max_tokens == 0) pool.max_tokens = usual_budget(row, role, backend);
   return pool;
 }
 
@@ -129,6 +138,7 @@ void set_client(models::Plan& plan, const models::Architecture& architecture, co
   const bool in_step = plan.backend == models::Backend::sglang;
   w.shortest = 1 - row.number("length_spread", inference_x ? 0.2 : in_step ? 0 : 0.05, 0, 0.95);
   w.longest = 1;
+  w.burst = true;
   const bool chunks = plan.backend == models::Backend::trtllm && balanced_lengths && !has_experts(architecture) &&
                       row.integer("tp_size", 1, 0, kMostWays) < 8;
   w.stream_interval = row.integer("stream_interval", chunks ? 20 : 1, 1, 1 << 20);

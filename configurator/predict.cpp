@@ -40,12 +40,13 @@ bool keeps_kv_in_fp8(models::Backend backend, const core::Hardware& hardware, co
   return backend == models::Backend::vllm && hardware.architecture == "blackwell";
 }
 
-core::Error does_not_fit(const models::Plan& plan, const Pool& pool, const Setup& setup, const simulator::Engine& engine,
-                         Resources& resources) {
+core::Error does_not_fit(const models::Plan& plan, const Pool& pool, const Setup& setup,
+                         const simulator::Engine& engine, Resources& resources) {
   constexpr double kGiB = 1024.0 * 1024 * 1024;
   const auto gib = [&](double bytes) { return std::to_string(std::lround(bytes / kGiB)) + " GiB"; };
   return core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name +
-                     " is out of memory: " + gib(engine.memory().fixed()) + " of weights and buffers and the KV cache of " +
+                     " is out of memory: " + gib(engine.memory().fixed()) +
+                     " of weights and buffers and the KV cache of " +
                      std::to_string(plan.workload.isl + plan.workload.osl) + " tokens do not fit " +
                      gib(resources.system(pool.system).memory_bytes));
 }
@@ -56,7 +57,8 @@ simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Se
     throw core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name + ": " +
                       *reason);
   simulator::Engine engine(setup.architecture, setup.precision, pool.parallelism, resources.system(pool.system),
-                           resources.times(pool.system, plan.backend), resources.backend(plan.backend), pool.max_tokens);
+                           resources.times(pool.system, plan.backend), resources.backend(plan.backend),
+                           pool.max_tokens);
   const bool fits = fit == Fit::required ? engine.slots(plan.workload) >= 1
                                          : engine.memory().weights < resources.system(pool.system).memory_bytes;
   if (!fits) throw does_not_fit(plan, pool, setup, engine, resources);
@@ -105,8 +107,17 @@ models::Prediction prediction_of(const simulator::Served& served, const models::
   p.tokens_per_s_per_user = inverse(served.tpot_ms, 1000);
   constexpr double kMillion = 1e6, kSecondsPerHour = 3600;
   p.gpu_hours_per_million_tokens = inverse(p.tokens_per_s_per_gpu, kMillion / kSecondsPerHour);
+  if (served.tail)
+    p.tail = models::Prediction::Tail{served.tail->quantile * 100, served.tail->ttft_ms, served.tail->tpot_ms,
+                                      served.tail->request_latency_ms};
   if (price) p.cost_per_million_tokens = scaled(p.gpu_hours_per_million_tokens, *price / gpus);
   return p;
+}
+
+simulator::Targets targets_of(const models::Slo& slo) {
+  simulator::Targets t{slo.ttft_ms, slo.tpot_ms, slo.request_latency_ms, std::nullopt};
+  if (slo.percentile) t.quantile = *slo.percentile / 100;
+  return t;
 }
 
 std::optional<double> price_per_hour(const models::Plan& plan, Resources& resources) {
@@ -119,22 +130,38 @@ std::optional<double> price_per_hour(const models::Plan& plan, Resources& resour
   return total;
 }
 
-std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources, Fit fit) {
+Instances instances_of(const models::Plan& plan, Resources& resources, Fit fit) {
   const Setup setup = setup_of(plan, resources);
-  std::optional<simulator::Served> served;
-  if (plan.mode == models::Mode::agg) {
-    const Pool& pool = plan.pool(Role::worker);
-    served =
-        simulator::aggregated(engine_of(plan, pool, setup, resources, fit), pool.replicas, pool.max_batch, plan.workload);
-  } else {
+  Instances out;
+  for (const Pool& pool : plan.pools) {
+    out.engines.push_back(std::make_unique<simulator::Engine>(engine_of(plan, pool, setup, resources, fit)));
+    out.deployment.parts.push_back({out.engines.back().get(), pool.role, pool.replicas, pool.max_batch});
+  }
+  if (plan.mode == models::Mode::disagg) {
     const Pool &prefill = plan.pool(Role::prefill), &decode = plan.pool(Role::decode);
-    const Figure transfer = simulator::kv_transfer_ms(
+    out.deployment.transfer_ms = simulator::kv_transfer_ms(
         setup.architecture, setup.precision, prefill.parallelism, decode.parallelism, resources.system(prefill.system),
         resources.system(decode.system), static_cast<double>(plan.workload.isl));
-    served = simulator::disaggregated(engine_of(plan, prefill, setup, resources, fit), prefill.replicas, prefill.max_batch,
-                                      engine_of(plan, decode, setup, resources, fit), decode.replicas, decode.max_batch,
-                                      transfer, plan.workload);
   }
+  return out;
+}
+
+namespace {
+
+std::optional<simulator::Served> by_closed_form(const simulator::Deployment& d, const models::Workload& workload) {
+  const simulator::Part &first = d.parts.front(), &last = d.parts.back();
+  if (d.parts.size() == 1) return simulator::aggregated(*first.engine, first.replicas, first.max_batch, workload);
+  return simulator::disaggregated(*first.engine, first.replicas, first.max_batch, *last.engine, last.replicas,
+                                  last.max_batch, d.transfer_ms, workload);
+}
+
+}  // namespace
+
+std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources, Fit fit, Method method) {
+  const Instances instances = instances_of(plan, resources, fit);
+  const auto served = method == Method::analytic
+                          ? by_closed_form(instances.deployment, plan.workload)
+                          : simulator::serve(instances.deployment, plan.workload, targets_of(plan.slo));
   if (!served) return std::nullopt;
   return prediction_of(*served, plan.workload, plan.gpus(), price_per_hour(plan, resources));
 }

@@ -6,7 +6,7 @@
 
 #include "configurator/resources.h"
 #include "models/plan.h"
-#include "simulator/serving.h"
+#include "simulator/simulation.h"
 
 namespace drydock::configurator {
 
@@ -28,13 +28,25 @@ models::Precision deployed_precision(const models::Architecture& architecture, c
                                      const std::string& kv_precision, models::Backend backend,
                                      const core::Hardware& hardware);
 
-// `assumed`: the plan is known to have run, so that only weights larger than the GPU speak against it; the memory model's
-// own idea of buffers does not.
+// `assumed`: the plan is known to have run, so that only weights larger than the GPU speak against it; the memory
+// model's own idea of buffers does not.
 enum class Fit : uint8_t { required, assumed };
+
+// How users' times are found: request by request in the event simulator, or by closed forms for the mean.
+enum class Method : uint8_t { simulate, analytic };
+
+// A plan's engines, ready for the simulator. `deployment` points into `engines`.
+struct Instances {
+  std::vector<std::unique_ptr<simulator::Engine>> engines;
+  simulator::Deployment deployment;
+};
+// Throws core::Error when the model, a system or the parallelism is not possible, or the plan does not fit.
+Instances instances_of(const models::Plan& plan, Resources& resources, Fit fit = Fit::required);
 
 // What the engines of a plan would do under its workload. nullopt: the rate is more than the plan can serve.
 // Throws core::Error when the model, a system or the parallelism is not possible, or the plan does not fit.
-std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources, Fit fit = Fit::required);
+std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources, Fit fit = Fit::required,
+                                          Method method = Method::simulate);
 
 // One or two entries a pool.
 std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, Fit fit = Fit::required);
@@ -42,6 +54,8 @@ std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, 
 // The figures of a plan from what its pools serve; `price_per_hour`: of all its GPUs together.
 models::Prediction prediction_of(const simulator::Served& served, const models::Workload& workload, int gpus,
                                  std::optional<double> price_per_hour);
+
+simulator::Targets targets_of(const models::Slo& slo);
 
 // Price of all GPUs of the plan per hour; nullopt unless every system has one.
 std::optional<double> price_per_hour(const models::Plan& plan, Resources& resources);

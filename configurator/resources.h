@@ -27,6 +27,9 @@ class Resources {
   void set_price(const std::string& system, double price);
   const perfdb::KernelTimes& times(const std::string& system, models::Backend backend);
   const simulator::BackendModel& backend(models::Backend backend) const;
+  const std::vector<simulator::BackendModel>& backends() const { return backends_; }
+  // For all that is asked from now on; nothing may be asked meanwhile.
+  void set_backends(const std::vector<simulator::BackendModel>& backends) { backends_ = backends; }
   const perfdb::Database& database() const { return database_; }
 
  private:

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <set>
 
-#include "configurator/candidates.h"
+#include "configurator/judge.h"
 #include "configurator/predict.h"
 #include "core/error.h"
 
@@ -13,18 +13,23 @@ namespace {
 
 using core::Figure;
 
+// A target and its figure: of the tail where the prediction has one.
 struct Target {
   const char* name;
   double limit;
-  Figure models::Prediction::*figure;
+  Figure models::Prediction::*mean;
+  Figure models::Prediction::Tail::*tail;
+
+  double value(const models::Prediction& p) const { return (p.tail ? (*p.tail).*tail : p.*mean).value; }
 };
 
-std::vector<Target> targets_of(const models::Slo& slo) {
+std::vector<Target> limits_of(const models::Slo& slo) {
+  using P = models::Prediction;
   std::vector<Target> out;
-  if (slo.ttft_ms) out.push_back({"ttft", *slo.ttft_ms, &models::Prediction::ttft_ms});
-  if (slo.tpot_ms) out.push_back({"tpot", *slo.tpot_ms, &models::Prediction::tpot_ms});
+  if (slo.ttft_ms) out.push_back({"ttft", *slo.ttft_ms, &P::ttft_ms, &P::Tail::ttft_ms});
+  if (slo.tpot_ms) out.push_back({"tpot", *slo.tpot_ms, &P::tpot_ms, &P::Tail::tpot_ms});
   if (slo.request_latency_ms)
-    out.push_back({"request_latency", *slo.request_latency_ms, &models::Prediction::request_latency_ms});
+    out.push_back({"request_latency", *slo.request_latency_ms, &P::request_latency_ms, &P::Tail::request_latency_ms});
   return out;
 }
 
@@ -42,12 +47,12 @@ struct Judged {
 class Ranker {
  public:
   Ranker(const Question& question, Resources& resources)
-      : question_(question), resources_(resources), targets_(targets_of(question.slo)) {
+      : question_(question), resources_(resources), targets_(limits_of(question.slo)) {
     for (const std::string* system : {&question.system, &question.decode_system})
       if (!system->empty() && !resources.system(*system).price_per_gpu_hour) all_priced_ = false;
   }
 
-  Judged judge(const Priced& priced) const {
+  Judged judge(const Priced& priced, const simulator::Served& served) const {
     Judged j{&priced, {}, 0};
     std::optional<double> price = 0;
     for (const models::Pool& pool : priced.pools) {
@@ -55,9 +60,9 @@ class Ranker {
       const auto one = resources_.system(pool.system).price_per_gpu_hour;
       price = price && one ? std::optional(*price + *one * pool.gpus()) : std::nullopt;
     }
-    j.prediction = prediction_of(priced.served, question_.workload, j.gpus, price);
+    j.prediction = prediction_of(served, question_.workload, j.gpus, price);
     for (const Target& target : targets_) {
-      const double ratio = (j.prediction.*target.figure).value / target.limit;
+      const double ratio = target.value(j.prediction) / target.limit;
       if (ratio > j.tightness) j.tightness = ratio, j.binding = target.name;
     }
     return j;
@@ -106,22 +111,11 @@ class Ranker {
   bool all_priced_ = true;  // some systems with and some without a price can't be compared by cost
 };
 
-// Plans that differ only in batch, budget or number of workers are one shape.
-using Shape = std::vector<int>;
-Shape shape_of(const Judged& j) {
-  Shape shape{static_cast<int>(j.priced->backend), static_cast<int>(j.priced->mode)};
-  for (const models::Pool& pool : j.priced->pools) {
-    const models::Parallelism& p = pool.parallelism;
-    shape.insert(shape.end(), {p.tp, p.pp, p.attention_dp, p.moe_tp, p.ep});
-  }
-  return shape;
-}
-
 std::vector<Ranked> best_of_each_shape(const std::vector<Judged>& sorted, const Ranker& ranker, int top) {
   std::set<Shape> seen;
   std::vector<Ranked> out;
   for (const Judged& j : sorted)
-    if (static_cast<int>(out.size()) < top && seen.insert(shape_of(j)).second) out.push_back(ranker.ranked(j));
+    if (static_cast<int>(out.size()) < top && seen.insert(shape_of(*j.priced)).second) out.push_back(ranker.ranked(j));
   return out;
 }
 
@@ -133,8 +127,7 @@ std::vector<Ranked> nearest_misses(const std::vector<Judged>& judged, const Rank
     if (least != judged.end()) out.push_back(ranker.ranked(*least));
   };
   add_least([](const Judged& j) { return j.tightness; });
-  for (const Target& target : ranker.targets())
-    add_least([&](const Judged& j) { return (j.prediction.*target.figure).value; });
+  for (const Target& target : ranker.targets()) add_least([&](const Judged& j) { return target.value(j.prediction); });
   return out;
 }
 
@@ -170,18 +163,25 @@ Answer recommend(const Question& question, Resources& resources) {
   check(question, resources);
   const Pricing pricing = price_candidates(question, resources);
   const Ranker ranker(question, resources);
-  std::vector<Judged> judged;
-  for (const Priced& priced : pricing.priced) judged.push_back(ranker.judge(priced));
+  std::vector<Judged> closed;  // by closed forms
+  for (const Priced& priced : pricing.priced) closed.push_back(ranker.judge(priced, priced.served));
   Answer answer;
   answer.counts = pricing.counts;
-  answer.pareto = pareto_front(judged, ranker);
+  answer.pareto = pareto_front(closed, ranker);
   std::vector<Judged> meeting;
-  std::copy_if(judged.begin(), judged.end(), std::back_inserter(meeting), [](const Judged& j) { return j.meets(); });
+  if (question.method == Method::simulate) {
+    for (const Trial& t : judge(question, pricing.priced, resources)) {
+      ++(t.tried ? answer.counts.simulated : answer.counts.beaten);
+      if (t.meets) meeting.push_back(ranker.judge(*t.priced, *t.served));
+    }
+  } else {
+    std::copy_if(closed.begin(), closed.end(), std::back_inserter(meeting), [](const Judged& j) { return j.meets(); });
+  }
   answer.counts.meeting_slo = static_cast<int64_t>(meeting.size());
   std::stable_sort(meeting.begin(), meeting.end(),
                    [&](const Judged& a, const Judged& b) { return ranker.better(a, b); });
   answer.plans = best_of_each_shape(meeting, ranker, question.top);
-  if (meeting.empty()) answer.nearest = nearest_misses(judged, ranker);
+  if (meeting.empty()) answer.nearest = nearest_misses(closed, ranker);
   return answer;
 }
 

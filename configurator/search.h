@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "configurator/predict.h"
 #include "configurator/resources.h"
 #include "models/plan.h"
 
@@ -25,12 +26,16 @@ struct Question {
   ModeChoice mode = ModeChoice::both;
   Goal goal = Goal::throughput_per_gpu;
   int top = 5;
+  Method method = Method::simulate;
+  bool prune = true;  // false: simulate what can't win, too
 };
 
 struct Counts {
   // enumerated = illegal + out_of_memory + overloaded + priced. A candidate is one choice of backend, parallel sizes,
   // token budget, batch limit and worker counts.
   int64_t enumerated = 0, illegal = 0, out_of_memory = 0, overloaded = 0, priced = 0, meeting_slo = 0;
+  // Of the priced: simulated, and not worth it because a bound shows that they can't be among the best.
+  int64_t simulated = 0, beaten = 0;
   std::map<std::string, int64_t> reasons;  // why candidates were illegal or did not fit
 };
 
@@ -45,7 +50,9 @@ struct Ranked {
 struct Answer {
   std::vector<Ranked> plans;    // best first; those that meet the targets, at most `top`, each of another shape
   std::vector<Ranked> nearest;  // when none meets: best for each target, and the least tight of all first
-  std::vector<Ranked> pareto;   // no other plan has more tokens/s/user and more tokens/s/GPU; by tokens/s/user
+  // By closed forms for the mean, whatever the method: no other plan has more tokens/s/user and more tokens/s/GPU; by
+  // tokens/s/user.
+  std::vector<Ranked> pareto;
   Counts counts;
 };
 

@@ -83,11 +83,12 @@ Json workload_json(const Workload& w) {
                {"prefix_hit", w.prefix_hit}};
   put(json, "rate", w.rate);
   put(json, "concurrency", w.concurrency);
+  if (w.burst) json["burst"] = true;
   return json;
 }
 
 Workload parse_workload(const Fields& f) {
-  f.only({"isl", "osl", "shortest", "longest", "stream_interval", "prefix_hit", "rate", "concurrency"});
+  f.only({"isl", "osl", "shortest", "longest", "stream_interval", "prefix_hit", "rate", "concurrency", "burst"});
   Workload w;
   w.isl = f.integer("isl", 1, kMostTokens);
   w.osl = f.integer("osl", 1, kMostTokens);
@@ -97,6 +98,7 @@ Workload parse_workload(const Fields& f) {
   w.prefix_hit = f.number_or("prefix_hit", 0, 0, 0.999999);
   w.rate = f.optional_number("rate", 1e-6, 1e9);
   w.concurrency = f.optional_number("concurrency", 1e-6, 1e9);
+  w.burst = f.boolean_or("burst", false);
   if (w.rate && w.concurrency) throw f.error("rate", "give rate or concurrency, not both");
   return w;
 }
@@ -106,13 +108,21 @@ Json slo_json(const Slo& slo) {
   put(json, "ttft_ms", slo.ttft_ms);
   put(json, "tpot_ms", slo.tpot_ms);
   put(json, "request_latency_ms", slo.request_latency_ms);
+  put(json, "percentile", slo.percentile);
   return json;
 }
 
 Slo parse_slo(const Fields& f) {
-  f.only({"ttft_ms", "tpot_ms", "request_latency_ms"});
+  f.only({"ttft_ms", "tpot_ms", "request_latency_ms", "percentile"});
   return {f.optional_number("ttft_ms", 1e-3, kMostMs), f.optional_number("tpot_ms", 1e-3, kMostMs),
-          f.optional_number("request_latency_ms", 1e-3, kMostMs)};
+          f.optional_number("request_latency_ms", 1e-3, kMostMs), f.optional_number("percentile", 50, 99.9)};
+}
+
+Json tail_json(const Prediction::Tail& t) {
+  return {{"percentile", t.percentile},
+          {"ttft_ms", figure_json(t.ttft_ms)},
+          {"tpot_ms", figure_json(t.tpot_ms)},
+          {"request_latency_ms", figure_json(t.request_latency_ms)}};
 }
 
 Json prediction_json(const Prediction& p) {
@@ -124,12 +134,19 @@ Json prediction_json(const Prediction& p) {
                {"requests_per_s", figure_json(p.requests_per_s)},
                {"gpu_hours_per_million_tokens", figure_json(p.gpu_hours_per_million_tokens)}};
   if (p.cost_per_million_tokens) json["cost_per_million_tokens"] = figure_json(*p.cost_per_million_tokens);
+  if (p.tail) json["tail"] = tail_json(*p.tail);
   return json;
+}
+
+Prediction::Tail parse_tail(const Fields& f) {
+  f.only({"percentile", "ttft_ms", "tpot_ms", "request_latency_ms"});
+  return {f.number("percentile", 50, 99.9), parse_figure(f, "ttft_ms"), parse_figure(f, "tpot_ms"),
+          parse_figure(f, "request_latency_ms")};
 }
 
 Prediction parse_prediction(const Fields& f) {
   f.only({"ttft_ms", "tpot_ms", "request_latency_ms", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "requests_per_s",
-          "gpu_hours_per_million_tokens", "cost_per_million_tokens"});
+          "gpu_hours_per_million_tokens", "cost_per_million_tokens", "tail"});
   Prediction p;
   p.ttft_ms = parse_figure(f, "ttft_ms");
   p.tpot_ms = parse_figure(f, "tpot_ms");
@@ -139,6 +156,7 @@ Prediction parse_prediction(const Fields& f) {
   p.requests_per_s = parse_figure(f, "requests_per_s");
   p.gpu_hours_per_million_tokens = parse_figure(f, "gpu_hours_per_million_tokens");
   if (f.has("cost_per_million_tokens")) p.cost_per_million_tokens = parse_figure(f, "cost_per_million_tokens");
+  if (f.has("tail")) p.tail = parse_tail(f.object("tail"));
   return p;
 }
 

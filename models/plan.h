@@ -58,16 +58,25 @@ struct Workload {
   double prefix_hit = 0;              // share of the prompt found in the prefix cache, [0, 1)
   std::optional<double> rate;         // requests/s, Poisson
   std::optional<double> concurrency;  // requests in flight, closed loop
+  // A closed loop's users all begin at once and stop after ten requests each, as benchmark clients do; false: the
+  // steady state between.
+  bool burst = false;
 };
 
-// Targets on the mean in this version; unset: none.
+// Targets; unset: none.
 struct Slo {
   std::optional<double> ttft_ms, tpot_ms, request_latency_ms;
+  std::optional<double> percentile;  // of the requests that must be within the targets, 50 to 99.9; unset: the mean
 };
 
 // What the plan is predicted to do.
 struct Prediction {
-  core::Figure ttft_ms, tpot_ms, request_latency_ms;
+  core::Figure ttft_ms, tpot_ms, request_latency_ms;  // means
+  struct Tail {
+    double percentile = 95;
+    core::Figure ttft_ms, tpot_ms, request_latency_ms;
+  };
+  std::optional<Tail> tail;                                  // where it was simulated for targets at a percentile
   core::Figure tokens_per_s_per_gpu, tokens_per_s_per_user;  // output tokens
   core::Figure requests_per_s;                               // of the whole plan
   std::optional<core::Figure> cost_per_million_tokens;       // in the unit of the price

@@ -15,6 +15,33 @@ constexpr std::array<AdmissionName, 3> kAdmissions = {{{Admission::mixed_chunks,
                                                        {Admission::prefill_first, "prefill_first"},
                                                        {Admission::mixed_whole, "mixed_whole"}}};
 
+// Every number of an entry that may be fitted.
+struct NamedFigure {
+  std::string_view name;
+  double BackendModel::*figure;
+  double least, most;
+  bool optional = false;
+};
+constexpr double kLeastScale = 0.1, kMostScale = 10, kMostUs = 1e6, kMostMs = 1e4, kMostSpread = 3;
+constexpr std::array<NamedFigure, 16> kFigures = {{
+    {"host_us", &BackendModel::host_us, 0, kMostUs},
+    {"host_us_per_sequence", &BackendModel::host_us_per_sequence, 0, kMostUs},
+    {"layer_us", &BackendModel::layer_us, 0, kMostUs},
+    {"prompt_us", &BackendModel::prompt_us, 0, kMostUs},
+    {"request_ms", &BackendModel::request_ms, 0, kMostMs},
+    {"request_ms_per_concurrent", &BackendModel::request_ms_per_concurrent, 0, kMostMs},
+    {"gemm", &BackendModel::gemm, kLeastScale, kMostScale},
+    {"attention", &BackendModel::attention, kLeastScale, kMostScale},
+    {"moe", &BackendModel::moe, kLeastScale, kMostScale},
+    {"communication", &BackendModel::communication, kLeastScale, kMostScale},
+    {"compute", &BackendModel::compute, kLeastScale, kMostScale, true},
+    {"bandwidth", &BackendModel::bandwidth, kLeastScale, kMostScale, true},
+    {"host", &BackendModel::host, kLeastScale, kMostScale, true},
+    {"request", &BackendModel::request, kLeastScale, kMostScale, true},
+    {"ttft_spread", &BackendModel::ttft_spread, 0, kMostSpread},
+    {"tpot_spread", &BackendModel::tpot_spread, 0, kMostSpread},
+}};
+
 Admission read_admission(const core::Fields& fields) {
   const std::string text = fields.text("admission");
   for (const AdmissionName& known : kAdmissions)
@@ -25,26 +52,16 @@ Admission read_admission(const core::Fields& fields) {
 BackendModel read_one(models::Backend backend, const core::Fields& f) {
   f.only({"admission", "max_tokens", "memory_fraction", "reserves_output", "host_us", "host_us_per_sequence",
           "layer_us", "prompt_us", "request_ms", "request_ms_per_concurrent", "gemm", "attention", "moe",
-          "communication", "ttft_spread", "tpot_spread"});
-  constexpr double kLeastScale = 0.1, kMostScale = 10, kMostUs = 1e6, kMostMs = 1e4, kMostSpread = 3;
+          "communication", "compute", "bandwidth", "host", "request", "ttft_spread", "tpot_spread"});
   BackendModel m;
   m.backend = backend;
   m.admission = read_admission(f);
   m.max_tokens = f.integer("max_tokens", 1, 1 << 20);
   m.memory_fraction = f.number("memory_fraction", 0.05, 1);
   m.reserves_output = f.boolean_or("reserves_output", false);
-  m.host_us = f.number("host_us", 0, kMostUs);
-  m.host_us_per_sequence = f.number("host_us_per_sequence", 0, kMostUs);
-  m.layer_us = f.number("layer_us", 0, kMostUs);
-  m.prompt_us = f.number("prompt_us", 0, kMostUs);
-  m.request_ms = f.number("request_ms", 0, kMostMs);
-  m.request_ms_per_concurrent = f.number("request_ms_per_concurrent", 0, kMostMs);
-  m.gemm = f.number("gemm", kLeastScale, kMostScale);
-  m.attention = f.number("attention", kLeastScale, kMostScale);
-  m.moe = f.number("moe", kLeastScale, kMostScale);
-  m.communication = f.number("communication", kLeastScale, kMostScale);
-  m.ttft_spread = f.number("ttft_spread", 0, kMostSpread);
-  m.tpot_spread = f.number("tpot_spread", 0, kMostSpread);
+  for (const NamedFigure& known : kFigures)
+    m.*known.figure = known.optional ? f.number_or(known.name, m.*known.figure, known.least, known.most)
+                                     : f.number(known.name, known.least, known.most);
   return m;
 }
 
@@ -60,6 +77,19 @@ std::vector<BackendModel> read_backend_models(const std::filesystem::path& json)
     models.push_back(read_one(backend, fields.object(models::name(backend))));
   }
   return models;
+}
+
+std::string to_json(const std::vector<BackendModel>& models) {
+  core::Json json = core::Json::object();
+  for (const BackendModel& m : models) {
+    core::Json one = {{"admission", kAdmissions[static_cast<size_t>(m.admission)].name},
+                      {"max_tokens", m.max_tokens},
+                      {"memory_fraction", m.memory_fraction},
+                      {"reserves_output", m.reserves_output}};
+    for (const NamedFigure& f : kFigures) one[std::string(f.name)] = m.*f.figure;
+    json[std::string(models::name(m.backend))] = one;
+  }
+  return json.dump(2) + "\n";
 }
 
 }  // namespace drydock::simulator

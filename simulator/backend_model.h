@@ -2,6 +2,7 @@
 // What kernel tables can't know of a serving backend: how it batches, and a few physical figures around the kernels.
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,11 +31,21 @@ struct BackendModel {
   double request_ms_per_concurrent = 0;  // the same, per request in flight
   // Time of a kernel inside a running engine over its time alone in the tables.
   double gemm = 1, attention = 1, moe = 1, communication = 1;
+  // What `drydock calibrate` moves to fit a user's own measurements, on top of the figures above: times of ops bound by
+  // arithmetic, of ops bound by memory, all host time of a step, and all time per request.
+  double compute = 1, bandwidth = 1, host = 1, request = 1;
   // Half-width of the 80 % band of ln(measured / predicted) that is left when kernel times are exact.
   double ttft_spread = 0.3, tpot_spread = 0.15;
+
+  double step_host_us() const { return host * host_us; }
+  double sequence_host_us() const { return host * host_us_per_sequence; }
+  double layer_gap_us() const { return host * layer_us; }
+  double prompt_step_us() const { return request * prompt_us; }
+  double outside_ms(double in_flight) const { return request * (request_ms + request_ms_per_concurrent * in_flight); }
 };
 
 // calibration.json of the data folder, one entry per backend. Throws core::Error naming file and field.
 std::vector<BackendModel> read_backend_models(const std::filesystem::path& json);
+std::string to_json(const std::vector<BackendModel>& models);
 
 }  // namespace drydock::simulator

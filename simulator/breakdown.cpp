@@ -44,7 +44,7 @@ std::vector<OpShare> Engine::breakdown(const models::Workload& workload, models:
   for (const models::LayerOp& item : impl_->typical_ops(workload, phase, batch)) {
     const perfdb::KernelTime time = impl_->timer.times().of(item.op);
     OpShare& row = row_of(rows, item);
-    const double us = item.count * impl_->timer.scale(item.op.kind) * time.latency_us;
+    const double us = item.count * impl_->timer.scale(item.op) * time.latency_us;
     row.us += us;
     row.provenance = std::max(row.provenance, time.provenance);
     total += us;

@@ -61,6 +61,7 @@ Engine::Engine(const models::Architecture& architecture, const models::Precision
                      {},
                      {},
                      {},
+                     {},
                      {}}) {
   for (int stage = 0; stage < parallelism.pp; ++stage) {
     const auto memory = models::stage_memory(architecture, precision, parallelism, stage, max_tokens);
@@ -102,11 +103,12 @@ Engine::Agg Engine::aggregated(const models::Workload& workload, double concurre
   loop.concurrency = concurrency;
   loop.prompts = concurrency * kPromptsPerSlot;
   loop.slots = static_cast<double>(batch_limit(workload, max_batch));
-  loop.gap_us = backend.request_ms * 1e3;
+  loop.gap_us = backend.outside_ms(0) * 1e3;
   loop.shortest_output = workload.shortest * static_cast<double>(workload.osl);
   loop.longest_output = workload.longest * static_cast<double>(workload.osl);
   LoopTimes times = follow(table, backend.admission, loop);
-  if (times.tpot_us <= 0) times.tpot_us = table.decode(times.running).us;  // answers of one token: what a second would take
+  if (times.tpot_us <= 0)
+    times.tpot_us = table.decode(times.running).us;  // answers of one token: what a second would take
   const double decode_spread = relative_spread(table.decode(times.running));
   const double prefill_spread = relative_spread(table.prefill(1, times.running));
   const double first_ms = outside_ms(concurrency) + table.prefill_latency_us(1) * 1e-3;
@@ -174,8 +176,89 @@ Engine::Prefill Engine::prefill(const models::Workload& workload, int64_t batch)
   return out;
 }
 
+Engine::PriceLease Engine::lease_price() const {
+  const std::scoped_lock lock(impl_->mutex);
+  if (impl_->prices.empty())
+    return {*this, std::make_unique<TablePrice>(impl_->timer, impl_->parallelism.attention_dp)};
+  std::unique_ptr<TablePrice> price = std::move(impl_->prices.back());
+  impl_->prices.pop_back();
+  return {*this, std::move(price)};
+}
+
+Engine::PriceLease::~PriceLease() {
+  if (!price_) return;
+  const std::scoped_lock lock(engine_->impl_->mutex);
+  engine_->impl_->prices.push_back(std::move(price_));
+}
+
+Engine::Bound Engine::bound(const models::Workload& workload, models::Role role, int64_t max_batch,
+                            double users) const {
+  const PriceLease lease = lease_price();
+  TablePrice& price = lease.price();
+  const Lengths lengths = impl_->lengths_of(workload);
+  const bool prompts = role != models::Role::decode, decodes = role != models::Role::prefill;
+  TablePrice::Demand demand;
+  demand.prompt_tokens = prompts ? lengths.fresh : 0;
+  demand.decode_steps = decodes ? std::max(0.0, lengths.output - 1) : 0;
+  demand.context = lengths.prompt();
+  demand.max_decodes = std::ceil(static_cast<double>(max_batch) / ranks());
+  if (users > 0) demand.max_decodes = std::max(1.0, std::min(demand.max_decodes, std::ceil(users / ranks())));
+  // An engine that takes prompts whole may go over its budget for one.
+  demand.max_tokens = std::max(static_cast<double>(impl_->max_tokens), lengths.fresh) + demand.max_decodes;
+  Bound out;
+  out.requests_per_s = 1e6 * ranks() / price.least_us(demand);
+  const double shortest = std::max(1.0, std::floor(static_cast<double>(workload.isl) * workload.shortest));
+  const StepWork lone{1, shortest, {}, 0};
+  if (decodes) out.tpot_ms = price.step_us({&lone, 1}) * 1e-3;
+  demand.prompt_tokens = std::max(1.0, shortest * (1 - workload.prefix_hit));
+  demand.decode_steps = 0;
+  if (prompts) out.ttft_ms = price.least_us(demand) * 1e-3 + outside_ms(1);
+  if (users > 0 && decodes) {
+    const double latency_ms = out.ttft_ms + std::max(0.0, lengths.output - 1) * out.tpot_ms;
+    out.requests_per_s = std::min(out.requests_per_s, users / latency_ms * 1e3);
+  }
+  return out;
+}
+
+scheduler::Policy Engine::policy(int64_t max_batch) const {
+  const int64_t sequences = std::max<int64_t>(1, (max_batch + ranks() - 1) / ranks());
+  switch (impl_->backend.admission) {
+    case Admission::prefill_first:
+      return scheduler::sglang(impl_->max_tokens, sequences);
+    case Admission::mixed_whole:
+      return scheduler::trtllm(impl_->max_tokens, sequences, !impl_->backend.reserves_output);
+    default:
+      return scheduler::vllm(impl_->max_tokens, sequences);
+  }
+}
+
+int64_t Engine::kv_blocks(double context, int64_t block_tokens, double known_to_run) const {
+  double tokens = 1e12;
+  for (size_t stage = 0; stage < impl_->kv_room.size(); ++stage) {
+    const double bytes = models::sequence_kv_bytes(impl_->architecture, impl_->precision, impl_->parallelism,
+                                                   static_cast<int>(stage), context);
+    if (bytes > 0) tokens = std::min(tokens, impl_->kv_room[stage] / bytes * context);
+  }
+  if (tokens < context) tokens = std::max(context, known_to_run);
+  const double blocks = std::ceil(tokens / static_cast<double>(block_tokens));
+  return static_cast<int64_t>(std::clamp(blocks, 1.0, 1e7));
+}
+
+int Engine::ranks() const { return impl_->parallelism.attention_dp; }
+const BackendModel& Engine::backend() const { return impl_->backend; }
+
+double Engine::decode_spread(const models::Workload& workload, double batch) const {
+  const std::scoped_lock lock(impl_->mutex);
+  return relative_spread(impl_->table_for(impl_->lengths_of(workload)).decode(batch));
+}
+
+double Engine::prefill_spread(const models::Workload& workload) const {
+  const std::scoped_lock lock(impl_->mutex);
+  return relative_spread(impl_->table_for(impl_->lengths_of(workload)).prefill(1, 0));
+}
+
 double Engine::outside_ms(double in_flight) const {
-  return impl_->backend.request_ms + impl_->backend.request_ms_per_concurrent * in_flight;
+  return impl_->backend.outside_ms(in_flight);
 }
 
 Engine::Decode Engine::decode(const models::Workload& workload, double batch) const {

@@ -22,6 +22,7 @@ struct Engine::Impl {
 
   std::mutex mutex;
   std::unique_ptr<StepTable> table;  // of the workload asked for last
+  std::vector<std::unique_ptr<TablePrice>> prices;  // not in use
 
   StepTable& table_for(const Lengths& lengths);  // call with `mutex` held
 

@@ -17,6 +17,16 @@ core::Figure with_band_of(const core::Figure& ttft, const core::Figure& transfer
 }
 core::Figure times(const core::Figure& a, double b) { return {a.value * b, a.low * b, a.high * b}; }
 
+Served mean_of(const core::Figure& ttft_ms, const core::Figure& tpot_ms, const core::Figure& requests_per_s,
+               double in_flight) {
+  Served out;
+  out.ttft_ms = ttft_ms;
+  out.tpot_ms = tpot_ms;
+  out.requests_per_s = requests_per_s;
+  out.in_flight = in_flight;
+  return out;
+}
+
 // Mean wait for one of `servers` equal deterministic servers under Poisson arrivals, in service times.
 // Sakasegawa, "An approximation formula L_q = a rho^b / (1 - rho)", 1977; halved for deterministic service.
 double queue_wait(double load, double servers) {
@@ -80,11 +90,10 @@ Served closed(const Pools& pools, double concurrency, double slots) {
       pools.transfer_ms.value + std::max(pools.prompt.batch_ms.value, concurrency / pools.capacity() / 2 * 1e3);
   const double ttft_ms = std::max(steady_ms, (burst_ms + (kPromptsPerSlot - 1) * steady_ms) / kPromptsPerSlot);
   const double scale = ttft_ms / pools.prompt.batch_ms.value;
-  return {times(pools.prompt.batch_ms, scale),
-          balance.tpot_ms,
-          {balance.rate, balance.rate * balance.tpot_ms.value / balance.tpot_ms.high,
-           balance.rate * balance.tpot_ms.value / balance.tpot_ms.low},
-          concurrency};
+  return mean_of(times(pools.prompt.batch_ms, scale), balance.tpot_ms,
+                 {balance.rate, balance.rate * balance.tpot_ms.value / balance.tpot_ms.high,
+                  balance.rate * balance.tpot_ms.value / balance.tpot_ms.low},
+                 concurrency);
 }
 
 std::optional<Served> open(const Pools& pools, double rate, double slots) {
@@ -93,7 +102,7 @@ std::optional<Served> open(const Pools& pools, double rate, double slots) {
   const Balance balance = pools.at(running);
   if (balance.rate < rate * 0.999) return std::nullopt;
   const double scale = pools.ttft_ms(rate) / pools.prompt.batch_ms.value;
-  return Served{times(pools.prompt.batch_ms, scale), balance.tpot_ms, {rate, rate, rate}, balance.in_flight};
+  return mean_of(times(pools.prompt.batch_ms, scale), balance.tpot_ms, {rate, rate, rate}, balance.in_flight);
 }
 
 }  // namespace
@@ -122,8 +131,9 @@ core::Figure kv_transfer_ms(const models::Architecture& architecture, const mode
 std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas, int64_t prefill_batch,
                                     const Engine& decode, int decode_replicas, int64_t decode_batch,
                                     const core::Figure& transfer_ms, const models::Workload& workload) {
-  const Pools pools{prefill,     static_cast<double>(prefill_replicas), decode, static_cast<double>(decode_replicas),
-                    transfer_ms, workload, prefill.prefill(workload, prefill_batch)};
+  const Pools pools{
+      prefill,  static_cast<double>(prefill_replicas),   decode, static_cast<double>(decode_replicas), transfer_ms,
+      workload, prefill.prefill(workload, prefill_batch)};
   const double slots = static_cast<double>(decode.batch_limit(workload, decode_batch)) * decode_replicas;
   std::optional<Served> out;
   if (workload.rate)
@@ -141,12 +151,13 @@ std::optional<Served> aggregated(const Engine& worker, int replicas, int64_t max
                                  const models::Workload& workload) {
   const auto whole = [&](const Engine::Agg& one, double in_flight) {
     // Fewer requests than replicas: the others stand idle.
-    return Served{one.ttft_ms, one.tpot_ms, times(one.requests_per_s, std::min<double>(replicas, std::max(in_flight, 1.0))), in_flight};
+    return mean_of(one.ttft_ms, one.tpot_ms,
+                   times(one.requests_per_s, std::min<double>(replicas, std::max(in_flight, 1.0))), in_flight);
   };
   if (workload.rate) {
     const auto one = worker.open_loop(workload, *workload.rate / replicas, max_batch);
     if (!one) return std::nullopt;
-    return Served{one->ttft_ms, one->tpot_ms, times(one->requests_per_s, replicas), one->running * replicas};
+    return mean_of(one->ttft_ms, one->tpot_ms, times(one->requests_per_s, replicas), one->running * replicas);
   }
   const double concurrency = workload.concurrency.value_or(static_cast<double>(max_batch) * replicas);
   return whole(worker.aggregated(workload, std::max(1.0, concurrency / replicas), max_batch), concurrency);

@@ -55,7 +55,7 @@ StepCost StepTable::price_decode(double running) {
   StepCost cost;
   for (int stage = 0; stage < stages; ++stage)
     if (const StepCost one = timer_->stage({&part, 1}, stage, scratch_); one.us > cost.us) cost = one;
-  cost.us += backend.host_us + backend.host_us_per_sequence * per_rank;
+  cost.us += backend.step_host_us() + backend.sequence_host_us() * per_rank;
   cost *= stages;
   return cost;
 }
@@ -71,11 +71,11 @@ StepCost StepTable::price_prefill(double prompts, double running) {
     const models::BatchPart prompt{sequences, tokens, cached + done, done + tokens >= fresh, false};
     const models::BatchPart decode{beside, 1, std::llround(lengths_.mean_context()), true, true};
     total += slowest_stage(prompt, decode);
-    total.us += timer_->backend().host_us;
+    total.us += timer_->backend().step_host_us();
   }
   const BackendModel& backend = timer_->backend();
-  total.us += backend.prompt_us * std::max(sequences, std::min(prompts, 1.0)) +
-              backend.host_us_per_sequence * running / attention_dp_ * static_cast<double>(steps_per_prompt_);
+  total.us += backend.prompt_step_us() * std::max(sequences, std::min(prompts, 1.0)) +
+              backend.sequence_host_us() * running / attention_dp_ * static_cast<double>(steps_per_prompt_);
   return total;
 }
 

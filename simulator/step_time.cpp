@@ -48,6 +48,17 @@ StepTimer::StepTimer(const models::Architecture& architecture, const models::Pre
                      const BackendModel& backend)
     : lowering_(architecture, precision, parallelism), times_(&times), backend_(&backend) {}
 
+// Between the scales of arithmetic and of memory as the roofline divides the op's time between them.
+double StepTimer::scale(const core::Op& op) const {
+  const double family_scale = scale(op.kind);
+  if ((backend_->compute == 1 && backend_->bandwidth == 1) || core::is_communication(op.kind)) return family_scale;
+  const core::Hardware& hardware = times_->hardware();
+  const double arithmetic = core::flops(op) / core::peak_flops_per_s(hardware, op.dtype);
+  const double memory = core::bytes(op) / hardware.memory_bytes_per_s;
+  const double share = arithmetic + memory > 0 ? arithmetic / (arithmetic + memory) : 0;
+  return family_scale * std::pow(backend_->compute, share) * std::pow(backend_->bandwidth, 1 - share);
+}
+
 double StepTimer::scale(core::OpKind kind) const {
   switch (family(kind)) {
     case kGemm:
@@ -71,15 +82,44 @@ StepCost StepTimer::stage(models::Batch batch, int stage, Scratch& scratch, Shar
   for (const models::LayerOp& item : scratch) {
     if (share != Share::all && is_together(item.module) != (share == Share::together)) continue;
     const perfdb::KernelTime time = times_->of(item.op);
-    const double weight = item.count * scale(item.op.kind);
+    const double weight = item.count * scale(item.op);
     cost.us += weight * time.latency_us;
     spread[family(item.op.kind)] += weight * (time.high_us - time.low_us) / 2;
   }
   double squares = 0;
   for (const double s : spread) squares += s * s;
   cost.spread_us = std::sqrt(squares);
-  if (share != Share::together) cost.us += backend_->layer_us * static_cast<double>(lowering_.stage_layers(stage));
+  if (share != Share::together) cost.us += backend_->layer_gap_us() * static_cast<double>(lowering_.stage_layers(stage));
   return cost;
+}
+
+StepTimer::Parts StepTimer::parts(models::Batch batch, int stage, Scratch& scratch) const {
+  lowering_.lower(batch, stage, scratch);
+  Parts out;
+  out.own = backend_->layer_gap_us() * static_cast<double>(lowering_.stage_layers(stage));
+  for (const models::LayerOp& item : scratch) {
+    const double us = item.count * scale(item.op) * times_->of(item.op).latency_us;
+    switch (item.module) {
+      case models::Module::attention:
+        out.attention += us;
+        break;
+      case models::Module::head:
+        out.head += us;
+        break;
+      case models::Module::experts:
+        out.experts += us;
+        break;
+      case models::Module::shared_expert:
+        out.shared_expert += us;
+        break;
+      case models::Module::communication:
+        out.exchange += us;
+        break;
+      default:
+        out.own += us;
+    }
+  }
+  return out;
 }
 
 }  // namespace drydock::simulator

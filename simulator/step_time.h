@@ -12,7 +12,7 @@ namespace drydock::simulator {
 // A step of one pipeline stage, or of several in turn [us].
 struct StepCost {
   double us = 0;
-  double spread_us = 0;                                       // half-width of the 80 % band from the kernel times alone
+  double spread_us = 0;  // half-width of the 80 % band from the kernel times alone
 
   StepCost& operator+=(const StepCost& other);
   StepCost& operator*=(double factor);
@@ -34,8 +34,19 @@ class StepTimer {
   // Step of `batch` (one attention-DP rank's) on the given stage, without the host's share.
   StepCost stage(models::Batch batch, int stage, Scratch& scratch, Share share = Share::all) const;
 
+  // The same step's time without spread, by what it depends on [us].
+  struct Parts {
+    double own = 0;        // of a rank's own tokens, attention and output head aside; gaps between layers included
+    double attention = 0;  // sees each sequence's context
+    double head = 0;       // sees the sequences that get a token
+    double experts = 0, shared_expert = 0;
+    double exchange = 0;  // communication; of all ranks together
+    double all() const { return own + attention + head + experts + shared_expert + exchange; }
+  };
+  Parts parts(models::Batch batch, int stage, Scratch& scratch) const;
+
   // Time of one op as the backend runs it; `count` launches.
-  double scale(core::OpKind kind) const;
+  double scale(const core::Op& op) const;
 
   int stages() const { return lowering_.stages(); }
   const models::Lowering& lowering() const { return lowering_; }
@@ -43,6 +54,8 @@ class StepTimer {
   const BackendModel& backend() const { return *backend_; }
 
  private:
+  double scale(core::OpKind kind) const;
+
   models::Lowering lowering_;
   const perfdb::KernelTimes* times_;
   const BackendModel* backend_;

@@ -1,0 +1,154 @@
+#include "configurator/judge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+
+#include "configurator/parallel.h"
+
+namespace drydock::configurator {
+namespace {
+
+// Candidates simulated between two looks at what is left: the same on any machine, so that the answer is, too.
+constexpr size_t kRound = 8;
+// A simulation's throughput is that of a window, which may be this much above what can be kept up for ever.
+constexpr double kWindowLuck = 1.03;
+
+simulator::Deployment deployment_of(const Priced& priced) {
+  simulator::Deployment out;
+  for (size_t i = 0; i < priced.pools.size(); ++i) {
+    const models::Pool& pool = priced.pools[i];
+    out.parts.push_back({priced.engines[i].get(), pool.role, pool.replicas, pool.max_batch});
+  }
+  out.transfer_ms = priced.transfer_ms;
+  return out;
+}
+
+class Judge {
+ public:
+  Judge(const Question& question, const std::vector<Priced>& candidates, Resources& resources)
+      : question_(question), resources_(resources), targets_(targets_of(question.slo)) {
+    for (const std::string* system : {&question.system, &question.decode_system})
+      if (!system->empty() && !resources.system(*system).price_per_gpu_hour) priced_ = false;
+    trials_.resize(candidates.size());
+    for (size_t i = 0; i < candidates.size(); ++i) trials_[i].priced = &candidates[i];
+    in_parallel(trials_.size(), [&](size_t i) { prepare(trials_[i]); });
+  }
+
+  std::vector<Trial> run() {
+    std::vector<size_t> order(trials_.size());
+    std::iota(order.begin(), order.end(), 0);
+    // Those that closed forms say meet the targets first, the cheapest of them first: a good one found early rules out
+    // most.
+    std::vector<std::pair<double, double>> key(trials_.size());
+    for (size_t i = 0; i < key.size(); ++i) key[i] = promise(trials_[i]);
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key[a] < key[b]; });
+    for (size_t next = 0; next < order.size();) {
+      std::vector<size_t> round;
+      const double limit = question_.prune ? cost_to_beat() : INFINITY;
+      for (; next < order.size() && round.size() < kRound; ++next) {
+        const Trial& t = trials_[order[next]];
+        if (!question_.prune || (!t.impossible && rank_bound(t) <= limit)) round.push_back(order[next]);
+      }
+      in_parallel(round.size(), [&](size_t i) { simulate(trials_[round[i]]); });
+    }
+    return std::move(trials_);
+  }
+
+ private:
+  void prepare(Trial& t) const {
+    double price = 0;
+    for (const models::Pool& pool : t.priced->pools) {
+      t.gpus += pool.gpus();
+      price += pool.gpus() * (priced_ ? *resources_.system(pool.system).price_per_gpu_hour : 1.0);
+    }
+    t.price_per_hour = price;
+    const models::Workload& w = question_.workload;
+    double most = INFINITY, ttft_ms = 0, tpot_ms = 0;
+    for (size_t i = 0; i < t.priced->pools.size(); ++i) {
+      const models::Pool& pool = t.priced->pools[i];
+      const double users = pool.role == models::Role::prefill ? 0 : w.concurrency.value_or(0) / pool.replicas;
+      const auto bound = t.priced->engines[i]->bound(w, pool.role, pool.max_batch, users);
+      most = std::min(most, bound.requests_per_s * pool.replicas);
+      ttft_ms = std::max(ttft_ms, bound.ttft_ms);
+      tpot_ms = std::max(tpot_ms, bound.tpot_ms);
+    }
+    if (w.rate) most = *w.rate;
+    t.least_cost = price / (most * kWindowLuck);
+    const models::Slo& slo = question_.slo;
+    t.impossible = (slo.ttft_ms && ttft_ms > *slo.ttft_ms) || (slo.tpot_ms && w.osl > 1 && tpot_ms > *slo.tpot_ms);
+  }
+
+  // What decides first: GPUs where fewest are asked for, else cost.
+  double rank_bound(const Trial& t) const { return question_.goal == Goal::fewest_gpus ? t.gpus : t.least_cost; }
+  double rank(const Trial& t) const { return question_.goal == Goal::fewest_gpus ? t.gpus : t.cost; }
+
+  std::pair<double, double> promise(const Trial& t) const {
+    const double tight = tightness(t.priced->served);
+    return {tight <= 1 ? 0 : tight,
+            question_.goal == Goal::fewest_gpus ? t.gpus : t.price_per_hour / t.priced->served.requests_per_s.value};
+  }
+
+  double tightness(const simulator::Served& served) const {
+    const models::Slo& slo = question_.slo;
+    const std::optional<double> limits[] = {slo.ttft_ms, slo.tpot_ms, slo.request_latency_ms};
+    double most = 0;
+    for (int i = 0; i < 3; ++i)
+      if (limits[i]) most = std::max(most, figure_of(served, question_.workload, i).value / *limits[i]);
+    return most;
+  }
+
+  void simulate(Trial& t) const {
+    t.tried = true;
+    t.served = simulator::serve(deployment_of(*t.priced), question_.workload, targets_);
+    if (!t.served) return;
+    t.tightness = tightness(*t.served);
+    const bool hopeless = t.served->tail && t.served->tail->hopeless;
+    t.meets = !hopeless && t.tightness <= 1;
+    t.cost = t.price_per_hour / t.served->requests_per_s.value;
+  }
+
+  // The worst of the `top` best shapes so far; infinity with fewer.
+  double cost_to_beat() const {
+    std::vector<std::pair<double, Shape>> good;
+    for (const Trial& t : trials_)
+      if (t.meets) good.emplace_back(rank(t), shape_of(*t.priced));
+    std::sort(good.begin(), good.end());
+    std::set<Shape> seen;
+    for (const auto& [cost, shape] : good)
+      if (seen.insert(shape).second && static_cast<int>(seen.size()) == question_.top) return cost;
+    return INFINITY;
+  }
+
+  const Question& question_;
+  Resources& resources_;
+  simulator::Targets targets_;
+  bool priced_ = true;  // some systems with and some without a price can't be compared by cost
+  std::vector<Trial> trials_;
+};
+
+}  // namespace
+
+core::Figure figure_of(const simulator::Served& served, const models::Workload& w, int index) {
+  if (served.tail)
+    return index == 0 ? served.tail->ttft_ms : index == 1 ? served.tail->tpot_ms : served.tail->request_latency_ms;
+  if (index == 0) return served.ttft_ms;
+  if (index == 1) return served.tpot_ms;
+  return prediction_of(served, w, 1, std::nullopt).request_latency_ms;
+}
+
+Shape shape_of(const Priced& priced) {
+  Shape shape{static_cast<int>(priced.backend), static_cast<int>(priced.mode)};
+  for (const models::Pool& pool : priced.pools) {
+    const models::Parallelism& p = pool.parallelism;
+    shape.insert(shape.end(), {p.tp, p.pp, p.attention_dp, p.moe_tp, p.ep});
+  }
+  return shape;
+}
+
+std::vector<Trial> judge(const Question& question, const std::vector<Priced>& candidates, Resources& resources) {
+  return Judge(question, candidates, resources).run();
+}
+
+}  // namespace drydock::configurator

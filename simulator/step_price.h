@@ -1,0 +1,118 @@
+#pragma once
+// The time of one step of an engine instance from what its ranks do in it.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "scheduler/scheduler.h"
+#include "simulator/step_time.h"
+
+namespace drydock::simulator {
+
+// What one attention-DP rank does in a step.
+struct StepWork {
+  double decodes = 0;         // sequences that decode
+  double decode_context = 0;  // KV tokens of these before the step, in all
+  std::span<const scheduler::Chunk> prompts;
+  double moved_kv_tokens = 0;  // swapped from or to the host
+};
+
+// A step of decode only, and those after it while nothing but the contexts changes: step i takes first_us + i x
+// growth_us.
+struct StepLine {
+  double first_us = 0, growth_us = 0;
+  int64_t steps = 1;  // that the line holds for
+
+  double total_us(int64_t count) const {
+    const auto n = static_cast<double>(count);
+    return n * first_us + growth_us * n * (n - 1) / 2;
+  }
+  // The fewest steps that take `us` or more; at most `most`.
+  int64_t steps_until(double us, int64_t most) const;
+};
+
+class StepPrice {
+ public:
+  virtual ~StepPrice() = default;
+  // One entry per rank; ranks step together.
+  virtual double step_us(std::span<const StepWork> ranks) = 0;
+  // No rank has prompts; every decoding sequence grows by `growth` tokens a step. line().first_us == step_us().
+  virtual StepLine line(std::span<const StepWork> ranks, double growth) = 0;
+  // From the end of a step to the time its last pipeline stage has the tokens of its prompts [us].
+  virtual double drain_us(std::span<const StepWork> ranks) { return 0 * ranks.front().decodes; }
+};
+
+// How unevenly tokens meet experts, and what overlaps with what.
+struct StepOptions {
+  double expert_imbalance = 1;         // busiest GPU's expert load over the mean
+  bool two_batch_overlap = false;      // expert communication of one half-batch beside the compute of the other
+  bool shared_expert_overlap = false;  // shared expert beside routed ones
+  int64_t decode_tokens = 1;           // tokens per decoding sequence in the step: 1 + drafts
+  double draft_us = 0;                 // per step, what making the drafts takes
+  double swap_us_per_token = 0;        // of KV between GPU and host
+  double slowdown = 1;                 // of a GPU that is slower than it should be
+};
+
+// Prices from kernel times through tables that fill themselves: everything that sees only the number of tokens, decode
+// attention by sequences and context, prompt attention by sequences, tokens and cached tokens, the output head by
+// sequences. Linear between neighbouring points, which lie dense enough that docs/accuracy.md's errors don't notice.
+// Not safe for concurrent use. With pipeline stages a step is a round: every stage sees a share of the sequences, the
+// slowest sets the pace.
+class TablePrice : public StepPrice {
+ public:
+  TablePrice(const StepTimer& timer, int attention_dp, const StepOptions& options = {});
+
+  double step_us(std::span<const StepWork> ranks) override;
+  StepLine line(std::span<const StepWork> ranks, double growth) override;
+  double drain_us(std::span<const StepWork> ranks) override;
+
+  // The least that a request can add to the time of its rank: its tokens in steps of at most `max_tokens` tokens and
+  // `max_decodes` decoding sequences, however they are combined.
+  struct Demand {
+    double prompt_tokens = 0, decode_steps = 0, context = 0;  // context: KV tokens at its first decode step
+    double max_decodes = 1, max_tokens = 1;
+  };
+  double least_us(const Demand& demand);
+
+ private:
+  // What sees only the number of tokens.
+  struct Tokens {
+    double own = 0, experts = 0, exchange = 0;
+  };
+  // Decode attention at a mean context: its value, what it grows by per token of context, and up to which context.
+  struct Segment {
+    double us = 0, slope = 0, end = 0;
+  };
+  // A stage's share of a step: a rank's own time and what all ranks do together.
+  struct Stage {
+    double own = 0, experts = 0, exchange = 0;
+    double us(bool overlaps) const;
+  };
+
+  Tokens tokens_us(double tokens);
+  double head_us(double sequences);
+  Segment decode_attention(double sequences, double context);
+  double prompt_attention(double sequences, double tokens, double cached);
+  double prompt_attention(std::span<const scheduler::Chunk> prompts);
+
+  const Tokens& token_node(size_t level);
+  double head_node(size_t level);
+  double decode_node(size_t sequences, size_t context);
+  double prompt_node(size_t sequences, size_t tokens, size_t cached);
+  double prompt_node_at(size_t sequences, size_t tokens, double cached);
+  StepTimer::Parts parts(const models::BatchPart& part);
+
+  double tokens_of(const StepWork& work, double share, bool prompts) const;
+  double own_us(const StepWork& work, double share, bool prompts);
+  double stage_us(std::span<const StepWork> ranks, double share, bool prompts);
+
+  const StepTimer* timer_;
+  double attention_dp_;
+  StepOptions options_;
+  int stage_ = 0;  // the slowest
+  StepTimer::Scratch scratch_;
+  std::vector<Tokens> tokens_;                  // by level of their grid; own < 0: not priced yet
+  std::vector<double> head_, decode_, prompt_;  // < 0: not priced yet
+};
+
+}  // namespace drydock::simulator
