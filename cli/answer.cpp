@@ -35,6 +35,9 @@ std::string with_band(const Figure& f) {
   return fmt::format("{} ({}..{})", human(f.value), human(f.low), human(f.high));
 }
 
+// "p95", "p99.9"
+std::string percentile_text(double percentile) { return fmt::format("p{:g}", percentile); }
+
 std::string targets_text(const models::Slo& slo) {
   std::string out;
   const auto add = [&](const char* name, const std::optional<double>& ms) {
@@ -43,7 +46,8 @@ std::string targets_text(const models::Slo& slo) {
   add("TTFT", slo.ttft_ms);
   add("TPOT", slo.tpot_ms);
   add("request", slo.request_latency_ms);
-  return out.empty() ? "no targets" : out;
+  if (out.empty()) return "no targets";
+  return out + (slo.percentile ? " at " + percentile_text(*slo.percentile) : " in the mean");
 }
 
 std::string load_text(const models::Workload& w) {
@@ -58,13 +62,19 @@ void print_head(const Question& q, const Answer& a, double wall_ms) {
   fmt::print("{} tokens in, {} out, {:.0f}% of the prompt cached, {}\n", q.workload.isl, q.workload.osl,
              q.workload.prefix_hit * 100, load_text(q.workload));
   const auto& c = a.counts;
-  fmt::print("{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced, {} meet targets ({:.0f} ms)\n\n",
-             c.enumerated, c.illegal, c.out_of_memory, c.overloaded, c.priced, c.meeting_slo, wall_ms);
+  fmt::print("{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced\n", c.enumerated, c.illegal,
+             c.out_of_memory, c.overloaded, c.priced);
+  if (q.method == configurator::Method::simulate)
+    fmt::print("{} simulated, the others provably not among the best; ", c.simulated);
+  fmt::print("{} meet the targets ({:.0f} ms)\n\n", c.meeting_slo, wall_ms);
 }
 
 void print_plans(const std::vector<Ranked>& plans) {
   const bool priced = !plans.empty() && plans.front().plan.prediction->cost_per_million_tokens;
-  Table table({"#", "backend", "GPUs", "workers", "batch", "TTFT ms", "TPOT ms", "tok/s/user", "tok/s/GPU",
+  std::optional<models::Prediction::Tail> tail;
+  if (!plans.empty()) tail = plans.front().plan.prediction->tail;
+  const std::string at = tail ? " " + percentile_text(tail->percentile) : " ms";
+  Table table({"#", "backend", "GPUs", "workers", "batch", "TTFT" + at, "TPOT" + at, "tok/s/user", "tok/s/GPU",
                priced ? "cost/Mtok" : "GPUh/Mtok"},
               "rlrllrrrrr");
   for (size_t i = 0; i < plans.size(); ++i) {
@@ -72,8 +82,9 @@ void print_plans(const std::vector<Ranked>& plans) {
     const models::Prediction& p = *plan.prediction;
     const Figure& cost = priced ? *p.cost_per_million_tokens : p.gpu_hours_per_million_tokens;
     table.row({std::to_string(i + 1), std::string(models::name(plan.backend)), std::to_string(plan.gpus()),
-               shapes(plan), limits(plan), human(p.ttft_ms.value), human(p.tpot_ms.value),
-               human(p.tokens_per_s_per_user.value), human(p.tokens_per_s_per_gpu.value), human(cost.value)});
+               shapes(plan), limits(plan), human((p.tail ? p.tail->ttft_ms : p.ttft_ms).value),
+               human((p.tail ? p.tail->tpot_ms : p.tpot_ms).value), human(p.tokens_per_s_per_user.value),
+               human(p.tokens_per_s_per_gpu.value), human(cost.value)});
   }
   fmt::print("{}\n", table.text());
 }
@@ -136,7 +147,17 @@ Json pool_json(const models::Pool& pool) {
           {"replicas", pool.replicas},
           {"max_batch", pool.max_batch},
           {"max_tokens", pool.max_tokens},
-          {"kv_blocks", pool.kv_blocks}};
+          {"kv_blocks", pool.kv_blocks},
+          {"two_batch_overlap", pool.two_batch_overlap},
+          {"shared_expert_overlap", pool.shared_expert_overlap}};
+}
+
+Json experts_json(const models::Experts& experts) {
+  Json out = Json::object();
+  if (experts.skew) out["skew"] = *experts.skew;
+  if (!experts.histogram.empty()) out["histogram"] = experts.histogram;
+  if (experts.slots > 0) out["slots"] = experts.slots;
+  return out;
 }
 
 Json ranked_json(const Ranked& ranked) {
@@ -167,11 +188,14 @@ Json question_json(const Question& q) {
               {"osl", q.workload.osl},
               {"prefix_hit", q.workload.prefix_hit}};
   if (!q.decode_system.empty()) out["decode_system"] = q.decode_system;
+  if (!q.speculative.empty()) out["speculative"] = q.speculative;
+  if (q.experts.uneven()) out["experts"] = experts_json(q.experts);
   put(out, "rate", q.workload.rate);
   put(out, "concurrency", q.workload.concurrency);
   put(out, "ttft_ms", q.slo.ttft_ms);
   put(out, "tpot_ms", q.slo.tpot_ms);
   put(out, "request_latency_ms", q.slo.request_latency_ms);
+  put(out, "percentile", q.slo.percentile);
   return out;
 }
 
@@ -196,6 +220,8 @@ Json plan_json(const models::Plan& plan) {
               {"kv_precision", plan.kv_precision},
               {"gpus", plan.gpus()}};
   for (const models::Pool& pool : plan.pools) out[std::string(models::name(pool.role))] = pool_json(pool);
+  if (!plan.speculative.empty()) out["speculative"] = plan.speculative;
+  if (plan.experts.uneven()) out["experts"] = experts_json(plan.experts);
   const models::Prediction& p = *plan.prediction;
   out["ttft_ms"] = figure_json(p.ttft_ms);
   out["tpot_ms"] = figure_json(p.tpot_ms);
@@ -205,6 +231,11 @@ Json plan_json(const models::Plan& plan) {
   out["requests_per_s"] = figure_json(p.requests_per_s);
   out["gpu_hours_per_million_tokens"] = figure_json(p.gpu_hours_per_million_tokens);
   if (p.cost_per_million_tokens) out["cost_per_million_tokens"] = figure_json(*p.cost_per_million_tokens);
+  if (p.tail)
+    out["tail"] = {{"percentile", p.tail->percentile},
+                   {"ttft_ms", figure_json(p.tail->ttft_ms)},
+                   {"tpot_ms", figure_json(p.tail->tpot_ms)},
+                   {"request_latency_ms", figure_json(p.tail->request_latency_ms)}};
   return out;
 }
 
@@ -236,6 +267,8 @@ Json detail_json(const std::vector<PoolDetail>& pools) {
                      {"communication", m.communication},
                      {"runtime", m.runtime}}},
                    {"kv_tokens_per_rank", pool.kv_tokens}});
+    if (const auto& e = pool.experts)
+      out.back()["experts"] = {{"slots", e->slots}, {"imbalance_before", e->before}, {"imbalance_after", e->after}};
   }
   return out;
 }
@@ -253,8 +286,8 @@ Json answer_json(const Question& q, const Answer& a, configurator::Resources& re
   out["pareto"] = ranked_list(a.pareto);
   if (!a.plans.empty()) out["breakdown"] = detail_json(configurator::explain(a.plans.front().plan, resources));
   out["searched"] = {{"enumerated", c.enumerated}, {"illegal", c.illegal}, {"out_of_memory", c.out_of_memory},
-                     {"overloaded", c.overloaded}, {"priced", c.priced},   {"meeting_slo", c.meeting_slo}, {"simulated", c.simulated}, {"beaten", c.beaten},
-                     {"reasons", reasons}};
+                     {"overloaded", c.overloaded}, {"priced", c.priced},   {"meeting_slo", c.meeting_slo},
+                     {"simulated", c.simulated},   {"beaten", c.beaten},   {"reasons", reasons}};
   out["wall_ms"] = wall_ms;
   return out;
 }
@@ -281,6 +314,9 @@ void print_details(const std::vector<PoolDetail>& pools) {
                pool.kernel_version.empty() ? "" : "; tables of version " + pool.kernel_version,
                pool.borrowed_from.empty() ? "" : "; efficiencies borrowed from " + pool.borrowed_from);
     const auto& m = pool.memory;
+    if (const auto& e = pool.experts)
+      fmt::print("  experts: imbalance (max - mean) / mean {} contiguous, {} in {} slots\n", human(e->before),
+                 human(e->after), e->slots);
     fmt::print(
         "  memory of a GPU: {} weights, {} activations, {} buffers and runtime, of {}\n"
         "  KV cache: {:.0f} tokens a rank\n\n",
@@ -297,8 +333,11 @@ void print_answer(const Question& q, const Answer& a, configurator::Resources& r
   print_plans(a.plans);
   const Ranked& first = a.plans.front();
   const models::Prediction& p = *first.plan.prediction;
-  fmt::print("#1 in 80% bands: TTFT {} ms, TPOT {} ms, {} tokens/s/GPU\n", with_band(p.ttft_ms), with_band(p.tpot_ms),
-             with_band(p.tokens_per_s_per_gpu));
+  fmt::print("#1 in 80% bands: {} tokens/s/GPU\n  mean: TTFT {} ms, TPOT {} ms\n", with_band(p.tokens_per_s_per_gpu),
+             with_band(p.ttft_ms), with_band(p.tpot_ms));
+  if (p.tail)
+    fmt::print("  {}:  TTFT {} ms, TPOT {} ms\n", percentile_text(p.tail->percentile), with_band(p.tail->ttft_ms),
+               with_band(p.tail->tpot_ms));
   if (!first.binding.empty())
     fmt::print("The target that binds is {}: {} of it is used.\n", first.binding, percent(first.tightness));
   fmt::print("\n");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -51,10 +52,10 @@ Size size_of(const std::vector<PointError>& errors, const std::vector<MeasuredPo
 }
 
 LeaveOut leave_out_of(const std::string& text) {
-  if (text == "point") return LeaveOut::point;
+  if (text == "point" || text == "none") return LeaveOut::point;
   if (text == "model") return LeaveOut::model;
   if (text == "system") return LeaveOut::system;
-  throw core::Error("--leave-out '" + text.substr(0, 60) + "': want point, model or system");
+  throw core::Error("--leave-out '" + text.substr(0, 60) + "': want point, model, system or none");
 }
 
 std::string backends_text(uint8_t mask) {
@@ -122,7 +123,7 @@ void Result::print(const Options& options) const {
   if (!held.empty()) row("left out (by " + options.leave_out + ")", held);
   std::map<std::string, std::vector<PointError>> by_group;
   for (const PointError& e : held) by_group[points[e.point].group].push_back(e);
-  if (options.leave_out != "point")
+  if (options.leave_out == "model" || options.leave_out == "system")
     for (const auto& [name, of] : by_group) row("  without " + name.substr(0, 30), of);
   fmt::print("{}\n", errors.text());
   Table figures({"figure", "backends", "prior", "width", "value"}, "llrrr");
@@ -155,7 +156,8 @@ Result calibrate(const Options& options, configurator::Resources& resources) {
   r.knobs = options.full ? configurator::all_knobs() : configurator::user_knobs(backends);
   r.fitted = configurator::fit(r.points, r.knobs, resources, progress("fit"));
   constexpr int kMostFolds = 20;
-  if (usable > 1) r.held = configurator::left_out(r.points, r.knobs, resources, kMostFolds, progress("left out"));
+  if (usable > 1 && options.leave_out != "none")
+    r.held = configurator::left_out(r.points, r.knobs, resources, kMostFolds, progress("left out"));
   if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r{:40}\r", "");
   return r;
 }
@@ -168,7 +170,8 @@ void add_calibrate(CLI::App& app, Context& context) {
   command->add_option("--points", options->points, "CSV of measured deployments, as validate reads it")
       ->type_name("FILE");
   command->add_option("--out", options->out, "where to write the calibration")->type_name("FILE");
-  command->add_option("--leave-out", options->leave_out, "what to leave out to tell the error: point, model, system")
+  command
+      ->add_option("--leave-out", options->leave_out, "what to leave out to tell the error: point, model, system, none")
       ->capture_default_str();
   command->add_flag("--full", options->full, "fit all overheads and factors, from uncalibrated starts");
   command->add_flag("--no-check", options->no_check, "fit points that break physics, too");

@@ -1,6 +1,5 @@
 #pragma once
 // What every subcommand shares: its options' home, how results and errors leave the program.
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,6 +8,11 @@
 #include "core/estimate.h"
 #include "core/json.h"
 #include "models/plan.h"
+
+// CLI11 is slow to compile: only the files that add options include it.
+namespace CLI {
+class App;
+}
 
 namespace drydock::cli {
 

@@ -1,11 +1,14 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 
 #include "cli/answer.h"
 #include "cli/command.h"
+#include "cli/plan_flags.h"
 #include "configurator/points.h"
 #include "configurator/predict.h"
 #include "core/csv.h"
@@ -17,6 +20,7 @@ namespace {
 
 struct Options {
   std::string plan, points, out, isl, osl, concurrency, rate, prefix_hit;
+  PlanFlags flags;
 };
 
 constexpr int64_t kMostTokens = 10'000'000, kMostInFlight = 10'000'000;
@@ -66,14 +70,24 @@ void print_prediction(const models::Plan& plan) {
   fmt::print("{}\n", table.text());
 }
 
+void write_plan(const models::Plan& plan, configurator::Resources& resources, const std::string& dir) {
+  write_placements(configurator::expert_placements(plan, resources), dir);
+  core::write_file(std::filesystem::path(dir) / "plan.json", models::to_json(plan));
+}
+
 void estimate_plan(const Options& o, Context& context) {
   configurator::Resources resources(context.database, context.calibration);
   models::Plan plan = asked(o);
   check_context(plan, resources);
+  apply(o.flags, resources.model(plan.model), o.plan, plan.speculative, plan.experts);
   plan.prediction = configurator::predict(plan, resources);
   if (!plan.prediction)
     throw core::Error(fmt::format("--rate {}: is more than the plan can serve", plan.workload.rate.value_or(0)));
   const auto details = configurator::explain(plan, resources);
+  if (!o.out.empty()) {
+    core::make_output_dir(o.out);
+    write_plan(plan, resources, o.out);
+  }
   if (!context.json) {
     print_prediction(plan);
     return print_details(details);
@@ -107,21 +121,26 @@ void add_estimate(CLI::App& app, Context& context) {
   const auto o = std::make_shared<Options>();
   command->add_option("--plan", o->plan, "plan.json")->type_name("FILE");
   command->add_option("--points", o->points, "CSV of deployments, a row each")->type_name("FILE");
-  command->add_option("--out", o->out, "CSV for the predictions of --points")->type_name("FILE");
+  command->add_option(
+      "--out", o->out,
+      "of --points: CSV for the predictions; of --plan: folder for the plan as asked for, and where its experts lie");
   command->add_option("--isl", o->isl, "input tokens (default: the plan's)");
   command->add_option("--osl", o->osl, "output tokens (default: the plan's)");
   command->add_option("--concurrency", o->concurrency, "requests in flight (default: the plan's)");
   command->add_option("--rate", o->rate, "requests/s (default: the plan's)");
   command->add_option("--prefix-hit", o->prefix_hit, "share of the prompt that is cached (default: the plan's)");
+  add_plan_flags(*command, o->flags, "the plan's");
   add_common(*command, context);
   command->footer(
       "Examples:\n  drydock estimate --plan deployment/plan.json --concurrency 64\n"
       "  drydock estimate --points points.csv --out predictions.csv");
   command->callback([=, &context] {
     if (o->plan.empty() == o->points.empty()) throw core::Error("--plan or --points: give one of them");
-    const bool changes = !(o->isl + o->osl + o->concurrency + o->rate + o->prefix_hit).empty();
-    if (!o->points.empty() && changes) throw core::Error("--points: its rows state the workload; --isl, --osl, --concurrency, --rate and --prefix-hit go with --plan");
-    if (!o->plan.empty() && !o->out.empty()) throw core::Error("--out: goes with --points; a plan's figures are printed, --json for scripts");
+    const bool changes = !(o->isl + o->osl + o->concurrency + o->rate + o->prefix_hit).empty() || o->flags.any();
+    if (!o->points.empty() && changes)
+      throw core::Error(
+          "--points: its rows state the workload; --isl, --osl, --concurrency, --rate, --prefix-hit, --speculative and "
+          "--expert-... go with --plan");
     if (o->plan.empty())
       estimate_points(*o, context);
     else

@@ -1,3 +1,5 @@
+#include <CLI/CLI.hpp>
+
 #include "cli/load_options.h"
 
 namespace drydock::cli {
@@ -24,7 +26,7 @@ void add_what(CLI::App& command, LoadOptions& o) {
   command.add_option("--osl", o.osl, "output tokens (default: the plan's)")->group(group);
   command
       .add_option("--lengths", o.lengths,
-                  "fixed:2000,500  uniform:1600-2000,400-500  lognormal:2000/0.8,500/1.2[,MOST]  empirical:FILE.csv")
+                  "fixed:2000,500 uniform:1600-2000,400-500 lognormal:2000/0.8,500/1.2 empirical:F.csv")
       ->group(group);
   command.add_option("--prefix-hit", o.prefix_hit, "share of each prompt that all have in common")->group(group);
 }
@@ -68,6 +70,7 @@ void add_judged(CLI::App& command, LoadOptions& o) {
       .add_option("--router", o.router,
                   "round_robin, least_outstanding_tokens, power_of_two, kv_aware (default: the plan's)")
       ->group(group);
+  add_plan_flags(command, o.plan, "the plan's", group);
   command.add_option("--local-prefill", o.local_prefill, "decode workers compute shorter prompts themselves (tokens)")
       ->group(group);
   command.add_option("--ttft", o.ttft, "target, ms or with unit (default: the plan's)")->group(group);

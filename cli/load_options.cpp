@@ -64,17 +64,26 @@ void check_conflicts(const LoadOptions& o) {
   not_with(o.lengths, "--osl", o.osl, "--lengths says it already");
 }
 
+int64_t median(std::vector<int64_t>& values) {
+  const auto middle = values.begin() + static_cast<long>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// Medians: one request that is far too long does not make a trace one of long requests.
 models::Workload typical_of_trace(const LoadOptions& o, models::Workload w) {
   simulator::TraceOptions options = trace_options(o);
   options.most_requests = std::min(options.most_requests.value_or(kTraceSample), kTraceSample);
   const auto trace = simulator::open_trace(options);
-  double prompts = 0, outputs = 0, count = 0, last_us = 0;
+  std::vector<int64_t> prompts, outputs;
+  double last_us = 0;
   while (trace->next_us() != simulator::kNever) {
     const simulator::Arrival a = trace->take();
-    prompts += static_cast<double>(a.prompt_tokens), outputs += static_cast<double>(a.output_tokens), ++count;
+    prompts.push_back(a.prompt_tokens), outputs.push_back(a.output_tokens);
     last_us = a.at_us;
   }
-  w.isl = std::llround(std::ceil(prompts / count)), w.osl = std::llround(std::ceil(outputs / count));
+  const auto count = static_cast<double>(prompts.size());
+  w.isl = median(prompts), w.osl = median(outputs);
   w.shortest = w.longest = 1;
   w.prefix_hit = prefix_hit(o, 0);
   w.concurrency.reset();

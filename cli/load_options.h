@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/plan_flags.h"
 #include "models/plan.h"
 #include "simulator/simulation.h"
 #include "simulator/trace.h"
@@ -20,6 +21,7 @@ struct LoadOptions {
   bool skip_bad = false, exact = false;
   std::string detection, migrations, router, local_prefill, start_up, percentile, ttft, tpot, request_latency, mtbf;
   std::vector<std::string> fail, slow;
+  PlanFlags plan;
 };
 
 void add_load(CLI::App& command, LoadOptions& options);

@@ -1,6 +1,7 @@
 // The drydock command: parses, asks the libraries, prints.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
 #include <string>

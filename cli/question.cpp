@@ -1,5 +1,6 @@
 #include "cli/question.h"
 
+#include <CLI/CLI.hpp>
 #include <charconv>
 #include <chrono>
 #include <filesystem>
@@ -72,7 +73,8 @@ configurator::Answer found_or_undone(const configurator::Question& question, con
   }
 }
 
-void write_answer(const std::filesystem::path& dir, const configurator::Answer& answer) {
+void write_answer(const std::filesystem::path& dir, const configurator::Answer& answer,
+                  configurator::Resources& resources) {
   for (size_t i = 0; i < answer.plans.size(); ++i)
     core::write_file(dir / "plans" / (std::to_string(i + 1) + ".json"), models::to_json(answer.plans[i].plan));
   std::error_code status;  // a longer list of an earlier answer would pass for part of this one
@@ -81,6 +83,7 @@ void write_answer(const std::filesystem::path& dir, const configurator::Answer& 
     ++i;
   core::write_file(dir / "pareto.csv", pareto_csv(answer.pareto));
   core::write_file(dir / "runtime.json", generators::runtime_config(answer.plans.front().plan));
+  write_placements(configurator::expert_placements(answer.plans.front().plan, resources), dir);
   core::write_file(dir / "plan.json", models::to_json(answer.plans.front().plan));
 }
 
@@ -110,6 +113,7 @@ void add_question(CLI::App& command, QuestionOptions& o, const char* gpus_defaul
       .add_option("--percentile", o.percentile, "of the requests that must be within the targets: p95 and so on; mean")
       ->capture_default_str();
   command.add_option("--method", o.method, "simulate, or analytic: closed forms, for the mean")->capture_default_str();
+  add_plan_flags(command, o.plan, "none");
   command.add_flag("--all", o.all, "simulate also what can't be among the best");
   command.add_option("--price", o.price, "price of a GPU per hour; ranks by cost");
   command.add_option("--top", o.top, "plans to show")->capture_default_str();
@@ -150,6 +154,7 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
   q.precision = o.precision;
   q.kv_precision = o.kv_precision;
   models::choose_precision(resources.model(q.model), q.precision, q.kv_precision);  // throws on an unknown one
+  apply(o.plan, resources.model(q.model), "", q.speculative, q.experts);
   for (const std::string* system : {&q.system, &q.decode_system})
     if (!system->empty()) {
       resources.system(*system);
@@ -168,7 +173,7 @@ int answer(const QuestionOptions& options, const configurator::Question& questio
   const double wall_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   if (!options.out.empty() && !found.plans.empty()) {
     core::make_output_dir(dir / "plans");
-    write_answer(dir, found);
+    write_answer(dir, found, resources);
   }
   if (context.json)
     print_json("drydock." + std::string(command), answer_json(question, found, resources, wall_ms));

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cli/command.h"
+#include "cli/plan_flags.h"
 #include "configurator/search.h"
 
 namespace drydock::cli {
@@ -12,6 +13,7 @@ struct QuestionOptions {
   std::string model, system, decode_system, precision = "auto", kv_precision = "auto", backend = "auto", mode = "both";
   std::string gpus = "8", isl, osl, prefix_hit = "0", rate, concurrency, ttft, tpot, request_latency, price, top = "5",
               percentile = "p95", method = "simulate", out;
+  PlanFlags plan;
   bool all = false;
 };
 

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <filesystem>
 #include <memory>
@@ -27,9 +28,10 @@ class OutFolder {
   OutFolder(const std::string& folder, std::vector<std::string> pools)
       : folder_(folder), events_(pools), pools_(pools) {
     if (folder.empty()) return;
-    made_ = !fs::exists(folder_);
-    core::make_output_dir(folder_);
+    for (fs::path at = fs::absolute(folder_); !at.empty() && !fs::exists(at); at = at.parent_path())
+      made_.push_back(at);
     try {
+      core::make_output_dir(folder_);
       requests_ = std::make_unique<simulator::PartFile>(folder_ / "requests.csv");
       requests_->append(simulator::kRequestsHeader);
     } catch (...) {
@@ -68,11 +70,12 @@ class OutFolder {
   void undo() {
     requests_.reset();
     std::error_code status;
-    if (made_) fs::remove(folder_, status);  // only when empty
+    for (const fs::path& made : made_) fs::remove(made, status);  // only when empty
   }
 
   fs::path folder_;
-  bool made_ = false, written_ = false;
+  std::vector<fs::path> made_;  // the deepest first
+  bool written_ = false;
   std::unique_ptr<simulator::PartFile> requests_;
   simulator::TraceEvents events_;
   std::vector<std::string> pools_;

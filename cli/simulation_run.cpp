@@ -47,10 +47,8 @@ simulator::Targets targets_of(const models::Slo& slo) {
 void check_context(const LoadOptions& o, const models::Plan& plan, configurator::Resources& resources) {
   const models::Architecture& a = resources.model(plan.model);
   const models::Workload& w = plan.workload;
-  if (w.isl + w.osl <= a.max_context) return;
-  const std::string flag = !o.trace.empty()     ? "--trace: prompts and answers of"
-                           : !o.lengths.empty() ? "--lengths: prompts and answers of"
-                                                : "--isl and --osl:";
+  if (!o.trace.empty() || w.isl + w.osl <= a.max_context) return;
+  const std::string flag = o.lengths.empty() ? "--isl and --osl:" : "--lengths: prompts and answers of";
   throw core::Error(fmt::format("{} {} and {} tokens are more than the context of {}, {} tokens", flag, w.isl, w.osl,
                                 a.name, a.max_context));
 }
@@ -70,10 +68,10 @@ simulator::Outcome run_job(const Job& job) {
                             w.stream_interval};
   watch.recording.targets = stage.targets;
   watch.recording.skip = stage.load.skip;
-  if (stage.load.expected_s > 0)
-    watch.sample_us = std::clamp(stage.load.expected_s * 1e6 / kSamples, 1e3, 1e7);
-  else
-    watch.sample_us = kSampleUs;
+  watch.sample_us =
+      stage.load.expected_s > 0 ? std::clamp(stage.load.expected_s * 1e6 / kSamples, 1e3, 1e7) : kSampleUs;
+  // The cluster is patient with a scaler for a number of samples.
+  if (job.prepare) watch.sample_us = std::max(watch.sample_us, 1e6);
   watch.sinks = job.sinks;
   watch.prepare = job.prepare;
   return simulator::run_watched(deployment, w, std::move(scenario), stage.load.make(seed), watch);
@@ -87,6 +85,7 @@ Stage stage_of(const std::string& plan_file, const LoadOptions& o, configurator:
   out.plan.slo = asked_slo(o, out.plan);
   out.plan.workload = asked_workload(o, out.plan);
   check_context(o, out.plan, resources);
+  apply(o.plan, resources.model(out.plan.model), plan_file, out.plan.speculative, out.plan.experts);
   out.instances = configurator::instances_of(out.plan, resources);
   out.instances.deployment.router = router_of(o, out.plan);
   out.load = asked_load(o, out.plan, out.instances.deployment);
@@ -153,10 +152,13 @@ simulator::Summary summary_of(const Stage& stage, const std::vector<simulator::O
   return simulator::summarize(some, stage.pools, stage.targets);
 }
 
-Progress::Progress(std::string what) : what_(std::move(what)) {}
+Progress::Progress(std::string what) : what_(std::move(what)), terminal_(::isatty(STDERR_FILENO) != 0) {}
 
 void Progress::told(int64_t requests) {
-  if (::isatty(STDERR_FILENO) == 0) return;
+  constexpr auto kPause = std::chrono::milliseconds(100);
+  const auto now = std::chrono::steady_clock::now();
+  if (!terminal_ || now < next_) return;
+  next_ = now + kPause;
   shown_ = true;
   fmt::print(stderr, "\r{}: {} requests\033[K", what_, requests);
   std::fflush(stderr);

@@ -1,5 +1,6 @@
 #pragma once
 // Plans put under a load and simulated, several runs at a time.
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -52,11 +53,11 @@ class Progress {
   explicit Progress(std::string what);
   ~Progress();
   void told(int64_t requests);
-  bool shown() const { return shown_; }
 
  private:
   std::string what_;
-  bool shown_ = false;
+  bool terminal_, shown_ = false;
+  std::chrono::steady_clock::time_point next_{};
 };
 
 }  // namespace drydock::cli

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <memory>
 
 #include "cli/command.h"
@@ -45,6 +46,9 @@ void print(const configurator::Validation& v) {
       table.text(""));
   fmt::print("\nChoosing by prediction: {} choices lose {:.1f}% of the best throughput per GPU, {} miss the target\n",
              v.regret.choices, v.regret.mean_loss, v.regret.misses);
+  if (v.readings.empty()) return;
+  fmt::print("Rows read by a rule (docs/accuracy.md):\n");
+  for (const auto& [name, rows] : v.readings) fmt::print("  {:5} {}\n", rows, name);
 }
 
 }  // namespace
@@ -52,7 +56,9 @@ void print(const configurator::Validation& v) {
 void add_validate(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("validate", "how far predictions are from measured points");
   const auto points = std::make_shared<std::string>();
+  const auto method = std::make_shared<std::string>("simulate");
   command->add_option("--points", *points, "CSV of deployments with ttft_ms and tpot_ms")->type_name("FILE");
+  command->add_option("--method", *method, "simulate, or analytic: closed forms")->capture_default_str();
   add_common(*command, context);
   command->footer("Example:\n  drydock validate --points measured.csv");
   command->callback([=, &context] {
@@ -60,7 +66,10 @@ void add_validate(CLI::App& app, Context& context) {
     configurator::Resources resources(context.database, context.calibration);
     const core::Csv csv = core::Csv::read(*points);
     csv.require({"ttft_ms", "tpot_ms"});
-    const configurator::Validation v = configurator::validate(csv, configurator::predict_points(csv, resources));
+    if (*method != "simulate" && *method != "analytic")
+      throw core::Error("--method '" + method->substr(0, 60) + "': want simulate or analytic");
+    const auto how = *method == "simulate" ? configurator::Method::simulate : configurator::Method::analytic;
+    const configurator::Validation v = configurator::validate(csv, configurator::predict_points(csv, resources, how));
     if (!context.json) return print(v);
     core::Json groups = core::Json::object();
     for (const auto& [name, errors] : v.groups) groups[name] = summary(errors);
@@ -69,6 +78,7 @@ void add_validate(CLI::App& app, Context& context) {
         {{"all", summary(v.all)},
          {"clean", summary(v.clean)},
          {"groups", groups},
+         {"readings", v.readings},
          {"regret", {{"choices", v.regret.choices}, {"mean_loss", v.regret.mean_loss}, {"misses", v.regret.misses}}}});
   });
 }

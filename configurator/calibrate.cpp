@@ -18,7 +18,7 @@ using simulator::BackendModel;
 // A point counts by its size, not its square, beyond this error of ln; a prior that is one width off costs as much as
 // an error of this size.
 constexpr double kSoft = 0.1;
-constexpr int kMostSteps = 14;     // of the optimiser; each needs an evaluation per knob
+constexpr int kMostSteps = 6;      // of the optimiser; each needs an evaluation per knob
 constexpr double kStep = 0.03;     // of the differences, in widths
 constexpr double kMostWidths = 4;  // from the start
 
@@ -102,7 +102,7 @@ Eigen::VectorXd solve(const std::vector<MeasuredPoint>& points, const std::vecto
     Eigen::LevenbergMarquardt<const Problem> solver(problem);
     solver.parameters.maxfev = kMostSteps;
     solver.parameters.ftol = solver.parameters.xtol = 1e-3;
-    solver.parameters.factor = 1;  // first step of at most |z|: a few widths
+    solver.parameters.factor = 0.3;  // first step of at most a third of |z|: a width or two
     solver.minimize(z);
   }
   resources.set_backends(base);
@@ -133,19 +133,23 @@ std::vector<Knob> user_knobs(uint8_t backends) {
 }
 
 std::vector<Knob> all_knobs() {
-  constexpr uint8_t kAll = (1 << models::kBackends) - 1;
+  constexpr uint8_t kAll = (1 << models::kBackends) - 1, kVllm = 1 << static_cast<int>(models::Backend::vllm);
   std::vector<Knob> out = {{"gemm", &BackendModel::gemm, kAll, 1, 0.1},
                            {"attention", &BackendModel::attention, kAll, 1, 0.2},
                            {"moe", &BackendModel::moe, kAll, 1, 0.1},
+                           {"collective_us", &BackendModel::collective_us, kAll, 2, 1},
+                           {"moe_many", &BackendModel::moe_many, kVllm, 1, 0.5},
+                           {"moe_fp8_block", &BackendModel::moe_fp8_block, kVllm, 1, 0.5},
                            {"request_ms_per_concurrent", &BackendModel::request_ms_per_concurrent, kAll, 0.1, 1},
                            {"host_us_per_sequence", &BackendModel::host_us_per_sequence, kAll, 1, 1}};
   for (uint8_t b = 0; b < models::kBackends; ++b) {
     const auto mask = static_cast<uint8_t>(1 << b);
-    out.push_back({"prompt_us", &BackendModel::prompt_us, mask, 1000, 1});
-    out.push_back({"layer_us", &BackendModel::layer_us, mask, 1, 1});
-    out.push_back({"host_us", &BackendModel::host_us, mask, 300, 1});
-    out.push_back({"request_ms", &BackendModel::request_ms, mask, 10, 1});
+    out.push_back({"prompt_us", &BackendModel::prompt_us, mask, 1000, 0.7});
+    out.push_back({"layer_us", &BackendModel::layer_us, mask, 1, 0.7});
+    out.push_back({"host_us", &BackendModel::host_us, mask, 300, 0.7});
+    out.push_back({"request_ms", &BackendModel::request_ms, mask, 15, 0.7});
     out.push_back({"communication", &BackendModel::communication, mask, 1, 0.2});
+    out.push_back({"prompt_kernels", &BackendModel::prompt_kernels, mask, 1, 0.1});
   }
   return out;
 }

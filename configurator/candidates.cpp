@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <memory>
+#include <tuple>
 
 #include "configurator/parallel.h"
 #include "configurator/predict.h"
@@ -28,6 +30,7 @@ struct Task {
   const std::string* system_name;  // as the question has it: a name or a file
   Parallelism parallelism;
   int64_t max_tokens;
+  std::shared_ptr<const simulator::ExpertLoad> experts;
 };
 
 // One side of a disaggregated deployment: an engine at one batch.
@@ -75,7 +78,9 @@ class Pricer {
       : question_(question),
         resources_(resources),
         architecture_(resources.model(question.model)),
-        hardware_(resources.system(question.system).hardware) {
+        hardware_(resources.system(question.system).hardware),
+        speculation_(simulator::speculation_of(question.speculative, architecture_, "--speculative")) {
+    simulator::check_experts(question.experts, architecture_, "experts");
     for (const models::Backend backend : backends())
       precisions_[static_cast<size_t>(backend)] =
           deployed_precision(architecture_, question.precision, question.kv_precision, backend, hardware_);
@@ -128,16 +133,30 @@ class Pricer {
         drop(rejected_, rejected_.illegal, *reason);
         continue;
       }
+      if (const auto reason = simulator::why_no_slots(question_.experts, p)) {
+        drop(rejected_, rejected_.illegal, *reason);
+        continue;
+      }
+      const auto experts = expert_load(p, system);
       const auto budgets =
           role == Role::decode ? std::vector<int64_t>{usual} : token_budgets(question_.workload, usual);
-      for (const int64_t budget : budgets) tasks_.push_back({backend, role, &system, &system_name, p, budget});
+      for (const int64_t budget : budgets) tasks_.push_back({backend, role, &system, &system_name, p, budget, experts});
     }
   }
 
+  // One for all tasks alike: it remembers what it was asked.
+  std::shared_ptr<const simulator::ExpertLoad> expert_load(const Parallelism& p, const models::System& system) {
+    if (!question_.experts.uneven()) return nullptr;
+    auto& known = expert_loads_[{&system, p.ep, p.tp * p.attention_dp}];
+    if (!known) known = simulator::expert_load(question_.experts, architecture_, p, system, "experts");
+    return known;
+  }
+
   void price(const Task& task, Outcome& out) {
-    auto engine = std::make_shared<Engine>(architecture_, precision(task.backend), task.parallelism, *task.system,
-                                           resources_.times(*task.system_name, task.backend),
-                                           resources_.backend(task.backend), task.max_tokens);
+    auto engine =
+        std::make_shared<Engine>(architecture_, precision(task.backend), task.parallelism, *task.system,
+                                 resources_.times(*task.system_name, task.backend), resources_.backend(task.backend),
+                                 task.max_tokens, simulator::engine_options(speculation_, task.experts, task.role));
     const int64_t slots = engine->slots(question_.workload);
     if (slots < 1)
       return drop(out.counts, out.counts.out_of_memory,
@@ -312,6 +331,8 @@ class Pricer {
   Resources& resources_;
   const models::Architecture& architecture_;
   const core::Hardware& hardware_;
+  std::optional<scheduler::Speculation> speculation_;
+  std::map<std::tuple<const models::System*, int, int>, std::shared_ptr<const simulator::ExpertLoad>> expert_loads_;
   std::array<models::Precision, models::kBackends> precisions_;
   std::vector<Task> tasks_;
   Counts rejected_;

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
-#include <set>
 
 #include "configurator/parallel.h"
 
@@ -46,10 +46,11 @@ class Judge {
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key[a] < key[b]; });
     for (size_t next = 0; next < order.size();) {
       std::vector<size_t> round;
-      const double limit = question_.prune ? cost_to_beat() : INFINITY;
+      const Limits limits = question_.prune ? limits_so_far() : Limits{};
       for (; next < order.size() && round.size() < kRound; ++next) {
         const Trial& t = trials_[order[next]];
-        if (!question_.prune || (!t.impossible && rank_bound(t) <= limit)) round.push_back(order[next]);
+        if (!question_.prune || (!t.impossible && limits.allow(rank_bound(t), shape_of(*t.priced))))
+          round.push_back(order[next]);
       }
       in_parallel(round.size(), [&](size_t i) { simulate(trials_[round[i]]); });
     }
@@ -74,15 +75,26 @@ class Judge {
       ttft_ms = std::max(ttft_ms, bound.ttft_ms);
       tpot_ms = std::max(tpot_ms, bound.tpot_ms);
     }
-    if (w.rate) most = *w.rate;
-    t.least_cost = price / (most * kWindowLuck);
+    t.least_cost = price / (w.rate ? *w.rate : most * kWindowLuck);
     const models::Slo& slo = question_.slo;
     t.impossible = (slo.ttft_ms && ttft_ms > *slo.ttft_ms) || (slo.tpot_ms && w.osl > 1 && tpot_ms > *slo.tpot_ms);
   }
 
-  // What decides first: GPUs where fewest are asked for, else cost.
-  double rank_bound(const Trial& t) const { return question_.goal == Goal::fewest_gpus ? t.gpus : t.least_cost; }
-  double rank(const Trial& t) const { return question_.goal == Goal::fewest_gpus ? t.gpus : t.cost; }
+  // In the order of the answer: GPUs where fewest are asked for, then cost.
+  using Rank = std::pair<double, double>;
+  Rank rank_of(const Trial& t, double cost) const { return {question_.goal == Goal::fewest_gpus ? t.gpus : 0, cost}; }
+  Rank rank_bound(const Trial& t) const { return rank_of(t, t.least_cost); }
+
+  // What a candidate must reach to be shown: the worst of the `top` best shapes, and the best of its own shape.
+  struct Limits {
+    Rank list{INFINITY, INFINITY};
+    std::map<Shape, Rank> shapes;
+
+    bool allow(const Rank& bound, const Shape& shape) const {
+      const auto own = shapes.find(shape);
+      return bound <= list && (own == shapes.end() || bound <= own->second);
+    }
+  };
 
   std::pair<double, double> promise(const Trial& t) const {
     const double tight = tightness(t.priced->served);
@@ -109,16 +121,18 @@ class Judge {
     t.cost = t.price_per_hour / t.served->requests_per_s.value;
   }
 
-  // The worst of the `top` best shapes so far; infinity with fewer.
-  double cost_to_beat() const {
-    std::vector<std::pair<double, Shape>> good;
-    for (const Trial& t : trials_)
-      if (t.meets) good.emplace_back(rank(t), shape_of(*t.priced));
-    std::sort(good.begin(), good.end());
-    std::set<Shape> seen;
-    for (const auto& [cost, shape] : good)
-      if (seen.insert(shape).second && static_cast<int>(seen.size()) == question_.top) return cost;
-    return INFINITY;
+  Limits limits_so_far() const {
+    Limits out;
+    for (const Trial& t : trials_) {
+      if (!t.meets) continue;
+      const auto [place, is_new] = out.shapes.emplace(shape_of(*t.priced), rank_of(t, t.cost));
+      if (!is_new) place->second = std::min(place->second, rank_of(t, t.cost));
+    }
+    std::vector<Rank> best;
+    for (const auto& [shape, rank] : out.shapes) best.push_back(rank);
+    std::sort(best.begin(), best.end());
+    if (const auto top = static_cast<size_t>(question_.top); top >= 1 && best.size() >= top) out.list = best[top - 1];
+    return out;
   }
 
   const Question& question_;

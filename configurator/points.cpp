@@ -67,14 +67,20 @@ Parallelism balanced(Parallelism p, bool moe) {
                            : Parallelism{p.tp, p.pp, p.attention_dp, ranks, 1};
 }
 
-// What a row must mean when its sizes can't run as they stand. Benchmarks list TP and EP of the same GPUs, so that
-// moe_tp = ep = X beside X x X ranks is one instance of X GPUs. A TP that does not divide the heads is read as the
+// What a row must mean when its sizes can't run as they stand. A TP that does not divide the heads is read as the
 // largest one that does and divides it, replicated; so is attention DP of a dense model.
-Instance reconcile(const models::Architecture& architecture, const models::Precision& precision, Parallelism p) {
+Instance reconcile(const models::Architecture& architecture, const models::Precision& precision, Parallelism p,
+                   Readings& readings) {
   const bool moe = has_experts(architecture);
-  if (moe && p.moe_tp == p.ep && p.ep > 1 && p.tp * p.attention_dp == p.ep * p.ep) {
+  const bool literal = p.tp == 1 && p.attention_dp <= 8;  // attention DP inside a node, experts over all its ranks
+  if (moe && !literal && p.moe_tp == p.ep && p.ep > 1 && p.tp * p.attention_dp == p.ep * p.ep) {
+    readings.insert("square_of_gpus");
     const int x = p.ep;
     p = p.attention_dp > 1 ? Parallelism{1, p.pp, x, 1, x} : Parallelism{x, p.pp, 1, 1, x};
+  }
+  if (moe && p.tp > 1 && p.tp == p.attention_dp && p.ep == p.tp * p.tp) {
+    readings.insert("square_of_gpus");
+    p = Parallelism{1, p.pp, p.tp, 1, p.tp};
   }
   const int asked = p.gpus();
   if (!moe) p.attention_dp = 1;
@@ -84,8 +90,10 @@ Instance reconcile(const models::Architecture& architecture, const models::Preci
     for (const Parallelism& candidate :
          {balanced(smaller, moe), Parallelism{tp, p.pp, p.attention_dp, 1, moe ? tp * p.attention_dp : 1},
           Parallelism{tp, p.pp, p.attention_dp, moe ? tp * p.attention_dp : 1, 1}})
-      if (!models::why_illegal(architecture, precision, candidate))
+      if (!models::why_illegal(architecture, precision, candidate)) {
+        if (tp != p.tp) readings.insert("smaller_tp");
         return {candidate, std::max(1, asked / candidate.gpus())};
+      }
   }
   throw core::Error(*models::why_illegal(architecture, precision, balanced(p, moe)));
 }
@@ -107,8 +115,8 @@ int64_t usual_budget(const Row& row, Role role, const simulator::BackendModel& b
 
 models::Pool pool_of(const Row& row, Role role, const std::string& side, int64_t batch,
                      const models::Architecture& architecture, const models::Precision& precision,
-                     const simulator::BackendModel& backend, const std::string& system) {
-  const Instance instance = reconcile(architecture, precision, sizes(row, side));
+                     const simulator::BackendModel& backend, const std::string& system, Readings& readings) {
+  const Instance instance = reconcile(architecture, precision, sizes(row, side), readings);
   models::Pool pool;
   pool.role = role;
   pool.system = system;
@@ -127,21 +135,49 @@ std::string precision_of(const Row& row) {
   return precision.empty() ? "auto" : precision;
 }
 
-// How the client that measured the row drew its lengths, which the columns don't say. The InferenceX benchmark (its
-// three pairs of lengths) draws them from [0.8, 1] of the nominal ones; the others keep them equal, which an engine
-// that stops decode for prompts (SGLang) answers in step, while in the others requests drift apart by some 5 %.
-// InferenceX's TensorRT-LLM recipe streams dense models at 1024/1024 on fewer than 8 GPUs in chunks of 20 tokens.
-void set_client(models::Plan& plan, const models::Architecture& architecture, const Row& row) {
+// The three pairs of lengths of the InferenceX benchmark.
+bool is_inference_x(const models::Workload& w) {
+  return (w.isl == 1024 && w.osl == 1024) || (w.isl == 1024 && w.osl == 8192) || (w.isl == 8192 && w.osl == 1024);
+}
+
+// Lengths in round decimal numbers, as AIPerf (genai-perf) runs have them.
+bool is_decimal(const models::Workload& w) { return w.isl % 100 == 0 && w.osl % 50 == 0; }
+
+// How the client that measured the row behaved, which the columns don't say; given columns stand.
+void set_client(models::Plan& plan, const models::Architecture& architecture, const Row& row, Readings& readings) {
   models::Workload& w = plan.workload;
-  const bool balanced_lengths = w.isl == 1024 && w.osl == 1024;
-  const bool inference_x = balanced_lengths || (w.isl == 1024 && w.osl == 8192) || (w.isl == 8192 && w.osl == 1024);
-  const bool in_step = plan.backend == models::Backend::sglang;
-  w.shortest = 1 - row.number("length_spread", inference_x ? 0.2 : in_step ? 0 : 0.05, 0, 0.95);
+  const bool trtllm = plan.backend == models::Backend::trtllm, vllm = plan.backend == models::Backend::vllm;
+  double spread = 0, hit = 0;
+  if (is_inference_x(w)) {
+    spread = 0.2;
+    readings.insert("lengths_from_80_percent");
+  } else if (vllm && is_decimal(w)) {
+    // Its default of 100 prompts, each sent again and again to an engine whose prefix cache is on.
+    constexpr double kPrompts = 100, kSentPerUser = 10;
+    spread = 0.2;
+    hit = std::max(0.0, 1 - kPrompts / (kSentPerUser * w.concurrency.value_or(1)));
+    readings.insert("lengths_from_80_percent");
+    if (hit > 0) readings.insert("repeated_prompts");
+  } else if (vllm) {
+    constexpr double kDriftTokens = 14;  // by which answers of equal nominal lengths differ all the same
+    spread = std::min(0.2, kDriftTokens / static_cast<double>(w.osl));
+    readings.insert("drift_of_14_tokens");
+  }
+  w.shortest = 1 - row.number("length_spread", spread, 0, 0.95);
   w.longest = 1;
   w.burst = true;
-  const bool chunks = plan.backend == models::Backend::trtllm && balanced_lengths && !has_experts(architecture) &&
+  w.prefix_hit = row.number("prefix_hit", std::min(hit, 0.99), 0, 0.99);
+  const bool chunks = trtllm && w.isl == 1024 && w.osl == 1024 && !has_experts(architecture) &&
                       row.integer("tp_size", 1, 0, kMostWays) < 8;
+  if (chunks) readings.insert("stream_of_20_tokens");
   w.stream_interval = row.integer("stream_interval", chunks ? 20 : 1, 1, 1 << 20);
+}
+
+// TensorRT-LLM before 1.1 ran Qwen's published FP8 checkpoints, whose weights are scaled in blocks, with an fp8 KV
+// cache and a budget of 2048 tokens.
+bool is_old_fp8(const Row& row, models::Backend backend, const models::Architecture& architecture) {
+  return backend == models::Backend::trtllm && row.text("backend_version").starts_with("1.0") &&
+         row.text("precision") == "fp8" && architecture.model_type.starts_with("qwen3");
 }
 
 std::string provenance_of(const models::Plan& plan, Resources& resources) {
@@ -164,7 +200,9 @@ std::string shortest(double value) {
 
 }  // namespace
 
-models::Plan plan_of(const Csv& points, size_t index, Resources& resources) {
+models::Plan plan_of(const Csv& points, size_t index, Resources& resources, Readings* told) {
+  Readings unasked;
+  Readings& readings = told ? *told : unasked;
   const Row row(points, index);
   models::Plan plan;
   plan.model = row.need("model");
@@ -176,47 +214,59 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources) {
   const std::string system = row.need("system");
   const simulator::BackendModel& model = resources.backend(plan.backend);
   const models::Architecture& architecture = resources.model(plan.model);
+  const bool old_fp8 = is_old_fp8(row, plan.backend, architecture);
+  if (old_fp8) {
+    plan.precision = "fp8_block";
+    plan.kv_precision = "fp8";
+    readings.insert("old_block_fp8");
+  }
   const models::Precision precision = models::choose_precision(architecture, plan.precision);
   resources.system(system);  // throws here when it is not known
   plan.workload.isl = row.integer("isl", 0, 1, kMostTokens);
   plan.workload.osl = row.integer("osl", 0, 1, kMostTokens);
   if (plan.workload.isl == 0) throw row.error("isl", "is empty");
   if (plan.workload.osl == 0) throw row.error("osl", "is empty");
-  set_client(plan, architecture, row);
   const std::string mode = row.need("mode");
   const int64_t concurrency = row.integer("concurrency", 0, 0, kMostTokens);
+  if (concurrency > 0) plan.workload.concurrency = static_cast<double>(concurrency);
+  set_client(plan, architecture, row, readings);
   if (mode == "agg") {
     plan.mode = models::Mode::agg;
-    plan.pools = {pool_of(row, Role::worker, "", kMostTokens, architecture, precision, model, system)};
+    plan.pools = {pool_of(row, Role::worker, "", kMostTokens, architecture, precision, model, system, readings)};
     const int64_t in_flight = concurrency > 0 ? concurrency : row.integer("batch_size", 0, 0, kMostTokens);
     if (in_flight == 0) throw row.error("concurrency", "is empty, and so is batch_size");
     plan.workload.concurrency = static_cast<double>(in_flight);
     // A concurrency of several times the batch of an instance is that of as many instances.
     const int64_t batch = row.integer("batch_size", 0, 0, kMostTokens) *
                           std::max<int64_t>(1, row.integer("attention_dp_size", 1, 0, kMostWays));
-    if (batch > 0)
-      plan.pools.front().replicas *= static_cast<int>(
+    if (batch > 0) {
+      const auto instances = static_cast<int>(
           std::clamp<int64_t>(std::llround(static_cast<double>(in_flight) / static_cast<double>(batch)), 1, kMostWays));
+      if (instances > 1) readings.insert("several_instances");
+      plan.pools.front().replicas *= instances;
+    }
+    if (old_fp8 && row.text("max_num_tokens").empty())
+      plan.pools.front().max_tokens = std::max<int64_t>(2048, plan.workload.isl + in_flight);
   } else if (mode == "disagg") {
     plan.mode = models::Mode::disagg;
     const auto batch = [&](const char* column) { return std::max<int64_t>(1, row.integer(column, 1, 0, kMostTokens)); };
-    plan.pools = {
-        pool_of(row, Role::prefill, "prefill_", batch("prefill_batch_size"), architecture, precision, model, system),
-        pool_of(row, Role::decode, "decode_", batch("decode_batch_size"), architecture, precision, model, system)};
-    if (concurrency > 0) plan.workload.concurrency = static_cast<double>(concurrency);
+    plan.pools = {pool_of(row, Role::prefill, "prefill_", batch("prefill_batch_size"), architecture, precision, model,
+                          system, readings),
+                  pool_of(row, Role::decode, "decode_", batch("decode_batch_size"), architecture, precision, model,
+                          system, readings)};
   } else {
     throw row.error("mode", "is neither agg nor disagg");
   }
   return plan;
 }
 
-std::vector<PointPrediction> predict_points(const Csv& points, Resources& resources) {
+std::vector<PointPrediction> predict_points(const Csv& points, Resources& resources, Method method) {
   points.require({"mode", "model", "system", "backend", "isl", "osl"});
   std::vector<PointPrediction> out(points.rows());
   in_parallel(points.rows(), [&](size_t i) {
     try {
-      const models::Plan plan = plan_of(points, i, resources);
-      out[i].prediction = predict(plan, resources, Fit::assumed);
+      const models::Plan plan = plan_of(points, i, resources, &out[i].readings);
+      out[i].prediction = predict(plan, resources, Fit::assumed, method);
       if (!out[i].prediction) out[i].error = "the rate is more than the plan can serve";
       out[i].provenance = provenance_of(plan, resources);
     } catch (const core::Error& error) {

@@ -51,14 +51,26 @@ core::Error does_not_fit(const models::Plan& plan, const Pool& pool, const Setup
                      gib(resources.system(pool.system).memory_bytes));
 }
 
+std::shared_ptr<const simulator::ExpertLoad> experts_of(const models::Plan& plan, const Pool& pool, const Setup& setup,
+                                                        Resources& resources) {
+  simulator::check_experts(plan.experts, setup.architecture, "field 'experts'");
+  return simulator::expert_load(plan.experts, setup.architecture, pool.parallelism, resources.system(pool.system),
+                                "field 'experts'");
+}
+
 simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Setup& setup, Resources& resources,
                             Fit fit) {
   if (const auto reason = models::why_illegal(setup.architecture, setup.precision, pool.parallelism))
     throw core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name + ": " +
                       *reason);
+  auto options =
+      simulator::engine_options(simulator::speculation_of(plan.speculative, setup.architecture, "field 'speculative'"),
+                                experts_of(plan, pool, setup, resources), pool.role);
+  options.two_batch_overlap = pool.two_batch_overlap;
+  options.shared_expert_overlap = pool.shared_expert_overlap;
   simulator::Engine engine(setup.architecture, setup.precision, pool.parallelism, resources.system(pool.system),
-                           resources.times(pool.system, plan.backend), resources.backend(plan.backend),
-                           pool.max_tokens);
+                           resources.times(pool.system, plan.backend), resources.backend(plan.backend), pool.max_tokens,
+                           options);
   const bool fits = fit == Fit::required ? engine.slots(plan.workload) >= 1
                                          : engine.memory().weights < resources.system(pool.system).memory_bytes;
   if (!fits) throw does_not_fit(plan, pool, setup, engine, resources);
@@ -79,6 +91,8 @@ PoolDetail detail(const models::Plan& plan, const Pool& pool, const simulator::E
   const perfdb::KernelTimes& times = resources.times(pool.system, plan.backend);
   out.kernel_version = times.version();
   out.borrowed_from = times.borrowed_from();
+  if (const auto& load = engine.options().experts)
+    out.experts = PoolDetail::ExpertBalance{load->slots(), load->imbalance_before(), load->imbalance_after()};
   return out;
 }
 
@@ -135,7 +149,8 @@ Instances instances_of(const models::Plan& plan, Resources& resources, Fit fit) 
   Instances out;
   for (const Pool& pool : plan.pools) {
     out.engines.push_back(std::make_unique<simulator::Engine>(engine_of(plan, pool, setup, resources, fit)));
-    out.deployment.parts.push_back({out.engines.back().get(), pool.role, pool.replicas, pool.max_batch});
+    const bool has_room = fit == Fit::assumed && plan.mode == models::Mode::disagg;  // its batch is stated
+    out.deployment.parts.push_back({out.engines.back().get(), pool.role, pool.replicas, pool.max_batch, has_room});
   }
   if (plan.mode == models::Mode::disagg) {
     const Pool &prefill = plan.pool(Role::prefill), &decode = plan.pool(Role::decode);
@@ -178,6 +193,15 @@ std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, 
       out.push_back(detail(plan, pool, engine, Role::prefill, pool.role == Role::worker ? 1 : batch, resources));
     if (pool.role != Role::prefill) out.push_back(detail(plan, pool, engine, Role::decode, batch, resources));
   }
+  return out;
+}
+
+std::vector<std::pair<Role, std::string>> expert_placements(const models::Plan& plan, Resources& resources) {
+  std::vector<std::pair<Role, std::string>> out;
+  if (plan.experts.slots == 0) return out;
+  const Setup setup = setup_of(plan, resources);
+  for (const Pool& pool : plan.pools)
+    if (const auto load = experts_of(plan, pool, setup, resources)) out.emplace_back(pool.role, load->placement_json());
   return out;
 }
 

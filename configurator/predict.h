@@ -21,6 +21,12 @@ struct PoolDetail {
   double kv_tokens = 0;                                 // of one attention-DP rank
   double memory_bytes = 0;                              // of the GPU
   std::string kernel_version, borrowed_from;
+  // (max - mean) / mean of the GPUs' expert loads over many tokens, contiguous and as placed; without: evenly loaded.
+  struct ExpertBalance {
+    int slots = 0;
+    double before = 0, after = 0;
+  };
+  std::optional<ExpertBalance> experts;
 };
 
 // The formats a backend runs with on a system. KV "auto" is what its checkpoints and launch recipes ask for.
@@ -50,6 +56,10 @@ std::optional<models::Prediction> predict(const models::Plan& plan, Resources& r
 
 // One or two entries a pool.
 std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, Fit fit = Fit::required);
+
+// What lies where: for each pool with redundant expert slots its role and, as JSON, the expert of each slot in each
+// layer. Empty when no pool has any.
+std::vector<std::pair<models::Role, std::string>> expert_placements(const models::Plan& plan, Resources& resources);
 
 // The figures of a plan from what its pools serve; `price_per_hour`: of all its GPUs together.
 models::Prediction prediction_of(const simulator::Served& served, const models::Workload& workload, int gpus,

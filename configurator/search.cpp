@@ -93,6 +93,8 @@ class Ranker {
     plan.backend_version = resources_.times(j.priced->pools.front().system, plan.backend).version();
     plan.mode = j.priced->mode;
     plan.pools = j.priced->pools;
+    plan.speculative = question_.speculative;
+    plan.experts = question_.experts;
     plan.workload = question_.workload;
     plan.slo = question_.slo;
     plan.prediction = j.prediction;

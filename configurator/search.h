@@ -21,6 +21,8 @@ struct Question {
   std::string decode_system;               // empty: the same
   int gpus = 8;                            // at most, over both pools
   std::optional<models::Backend> backend;  // nullopt: try all
+  std::string speculative;                 // of all candidates; as in a plan
+  models::Experts experts;                 // likewise
   models::Workload workload;
   models::Slo slo;
   ModeChoice mode = ModeChoice::both;

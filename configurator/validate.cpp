@@ -131,6 +131,7 @@ Regret regret_of(const core::Csv& points, const std::vector<const Scored*>& rows
 }  // namespace
 
 Validation validate(const core::Csv& points, const std::vector<PointPrediction>& predictions) {
+  Validation out;
   const std::vector<Scored> rows = scored_rows(points, predictions);
   std::vector<const Scored*> all, clean;
   std::map<std::string, std::vector<const Scored*>> groups;
@@ -138,10 +139,10 @@ Validation validate(const core::Csv& points, const std::vector<PointPrediction>&
     all.push_back(&s);
     if (!s.clean) continue;
     clean.push_back(&s);
+    for (const std::string& reading : predictions[s.row].readings) ++out.readings[reading];
     for (const char* column : {"mode", "system", "backend", "model"})
       groups[std::string(column) + "=" + points.cell(s.row, points.column(column))].push_back(&s);
   }
-  Validation out;
   out.all = summarize(all);
   out.clean = summarize(clean);
   for (const auto& [name, members] : groups) out.groups[name] = summarize(members);

@@ -19,8 +19,9 @@ struct Attention {
   int64_t window = 0;               // tokens seen by sliding, chunk length of chunked
   bool sinks = false;               // one learned logit per head
   bool qk_norm = false;
-  bool bias = false;         // on the q, k, v and output projections
-  bool output_gate = false;  // q projection twice as wide, gate on the output (Qwen3.5)
+  bool qk_norm_whole = false;  // over all heads together (MiniMax-M2), so that TP ranks exchange sums of squares
+  bool bias = false;           // on the q, k, v and output projections
+  bool output_gate = false;    // q projection twice as wide, gate on the output (Qwen3.5)
   // MLA (DeepSeek-V2 report, section 2.1): ranks of the compressed query and KV, head dims without and with RoPE.
   int64_t q_lora_rank = 0, kv_lora_rank = 0, nope_dim = 0, rope_dim = 0, v_dim = 0;
   // Sparse MLA (DeepSeek-V3.2 report): the indexer's heads, its head dim and how many tokens it selects.
@@ -33,13 +34,14 @@ struct Attention {
 
 // One layer's feed-forward. experts == 0: dense.
 struct Ffn {
-  int64_t inter = 0;         // dense: intermediate size; MoE: of one routed expert
-  int64_t experts = 0;       // routed experts
-  int64_t top_k = 0;         // routed experts a token uses
-  int64_t shared_inter = 0;  // intermediate size of the shared experts together; 0: none
-  bool shared_gate = false;  // a sigmoid gate on the shared expert's output
-  bool bias = false;         // on experts and router (gpt-oss)
-  bool gated = true;         // gate and up (SwiGLU); false: up only
+  int64_t inter = 0;          // dense: intermediate size; MoE: of one routed expert
+  int64_t experts = 0;        // routed experts
+  int64_t top_k = 0;          // routed experts a token uses
+  int64_t expert_groups = 1;  // of neighbouring experts, from a few of which a token chooses (DeepSeek-V3)
+  int64_t shared_inter = 0;   // intermediate size of the shared experts together; 0: none
+  bool shared_gate = false;   // a sigmoid gate on the shared expert's output
+  bool bias = false;          // on experts and router (gpt-oss)
+  bool gated = true;          // gate and up (SwiGLU); false: up only
 
   bool is_moe() const { return experts > 0; }
   bool operator==(const Ffn&) const = default;

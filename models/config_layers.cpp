@@ -45,6 +45,7 @@ Attention grouped_query(const Fields& f, int64_t hidden) {
   a.output_gate = f.boolean_or("attn_output_gate", type == "qwen3_next");
   a.bias = f.boolean_or("attention_bias", type.starts_with("qwen2"));
   a.qk_norm = type.starts_with("qwen3") || f.boolean_or("use_qk_norm", false);
+  a.qk_norm_whole = a.qk_norm && f.text_or("qk_norm_type", "") == "per_layer";
   a.sinks = type == "gpt_oss";
   return a;
 }
@@ -103,6 +104,8 @@ Ffn moe(const Fields& f) {
   Ffn out;
   out.experts = experts_of(f);
   out.top_k = any_of(f, {"moe_k", "experts_per_token", "num_experts_per_tok"}, 1, kMaxExperts);
+  out.expert_groups = f.integer_or("n_group", 1, 1, kMaxExperts);
+  if (out.experts % out.expert_groups != 0) out.expert_groups = 1;
   if (out.top_k > out.experts) throw f.error("num_experts_per_tok", "must not exceed the number of experts");
   out.inter = any_of(f, {"moe_intermediate_size", "intermediate_size"}, 1, kMaxWidth);
   out.shared_inter = any_of_or(

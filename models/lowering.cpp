@@ -28,7 +28,7 @@ class Step {
     double tokens = 0, emitting = 0;
     for (const BatchPart& part : batch) {
       tokens += part.sequences * static_cast<double>(part.new_tokens);
-      if (part.emits) emitting += part.sequences;
+      if (part.emits) emitting += part.sequences * static_cast<double>(part.is_decode ? part.new_tokens : 1);
     }
     tokens_ = whole(tokens);
     emitting_ = emitting > 0 ? whole(emitting) : 0;
@@ -130,6 +130,8 @@ class Step {
     gemm(Module::qkv, precision_.attention_gemm, tokens_, q_width + 2 * kv_heads * d, arch_.hidden);
     const double qkv_bytes = kBf16 * static_cast<double>((heads + 2 * kv_heads) * d);
     small(Module::qkv, qkv_bytes, qkv_bytes);  // rotary embedding, q and k norms, KV append
+    if (a.qk_norm_whole && p_.tp > 1)          // sums of squares of q and of k, fp32
+      add(Module::communication, core::make_op(OpKind::all_reduce, Dtype::bf16, Dtype::bf16, {tokens_ * 8, p_.tp}));
     for (const BatchPart& part : batch_) attend(a, part, heads, kv_heads);
     gemm(Module::attention_out, precision_.attention_gemm, tokens_, arch_.hidden, heads * d);
   }
@@ -143,9 +145,11 @@ class Step {
       window = part.is_decode ? 0 : a.window / 2;
     }
     const int64_t sequences = whole(part.sequences);
+    // Tokens to verify are further query heads of their sequence: its KV is read once for all.
     const Op op = part.is_decode
                       ? core::make_op(OpKind::decode_attention, precision_.attention, precision_.kv,
-                                      {sequences, context + 1, heads, kv_heads, a.head_dim, window})
+                                      {sequences, context + part.new_tokens, heads * part.new_tokens, kv_heads,
+                                       a.head_dim, window})
                       : core::make_op(OpKind::prefill_attention, precision_.attention, precision_.kv,
                                       {sequences, part.new_tokens, context, heads, kv_heads, a.head_dim, window});
     add(Module::attention, op, launches(part));
@@ -172,6 +176,7 @@ class Step {
   void latent_attend(const Attention& a, const BatchPart& part, int64_t heads, int64_t qk) {
     const int64_t sequences = whole(part.sequences), context = part.context + part.new_tokens;
     const int64_t rows = whole(part.sequences * static_cast<double>(part.new_tokens));
+    const int64_t queries = part.is_decode ? heads * part.new_tokens : heads;  // tokens to verify read the KV together
     const bool sparse = a.kind == AttentionKind::sparse_mla && context > a.index_top_k;
     if (a.kind == AttentionKind::sparse_mla)
       add(Module::attention,
@@ -193,7 +198,7 @@ class Step {
                                            {rows, a.index_top_k, heads, a.kv_lora_rank, a.rope_dim}));
     else
       add(Module::attention, core::make_op(OpKind::mla_decode, precision_.attention, precision_.kv,
-                                           {sequences, context, heads, a.kv_lora_rank, a.rope_dim}));
+                                           {sequences, context, queries, a.kv_lora_rank, a.rope_dim}));
     absorb(rows, a.v_dim, a.kv_lora_rank, heads);
   }
 
@@ -260,8 +265,11 @@ class Step {
     if (p_.attention_dp == 1) all_reduce(Module::communication, tokens_);
   }
 
+  // Dispatch and combine kernels pay across nodes; within one, engines gather all tokens on every rank and scatter the
+  // sums (vLLM's all2all backend allgather_reducescatter, TensorRT-LLM without a two-sided NVLink exchange).
   void exchange(const Ffn& f, bool out) {
-    if (p_.moe_tp == 1) {
+    constexpr int kRanksOfANode = 8;
+    if (p_.moe_tp == 1 && p_.attention_dp * p_.tp > kRanksOfANode) {
       const OpKind kind = out ? OpKind::moe_dispatch : OpKind::moe_combine;
       const Dtype dtype = out && precision_.moe != Dtype::bf16 ? Dtype::fp8 : Dtype::bf16;
       add(Module::communication,

@@ -16,7 +16,7 @@ namespace drydock::models {
 // Sequences alike in one step of one attention-DP rank.
 struct BatchPart {
   double sequences = 0;    // may be fractional: an average over steps
-  int64_t new_tokens = 0;  // each brings to this step; 1 in decode
+  int64_t new_tokens = 0;  // each brings to this step; in decode 1, or drafts to verify and one more
   int64_t context = 0;     // tokens already in its KV cache
   bool emits = true;       // false: a prompt chunk that is not the last
   bool is_decode = false;
@@ -80,8 +80,9 @@ struct StageMemory {
   double runtime = 0;             // CUDA context, graphs, allocator
   double fixed() const { return weights + activations + communication + runtime; }
 };
+// `expert_copies`: slots for routed experts over their number; more than 1 with redundant ones.
 StageMemory stage_memory(const Architecture& architecture, const Precision& precision, const Parallelism& parallelism,
-                         int stage, int64_t max_tokens);
+                         int stage, int64_t max_tokens, double expert_copies = 1);
 
 // KV bytes of one sequence of `context` tokens on one GPU of the stage, windows and recurrent state respected.
 double sequence_kv_bytes(const Architecture& architecture, const Precision& precision, const Parallelism& parallelism,

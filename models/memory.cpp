@@ -43,9 +43,10 @@ double projection_elements(const Attention& a, double hidden, int tp) {
 
 double matrices(const Ffn& f) { return f.gated ? 3 : 2; }
 
-double ffn_bytes(const Ffn& f, double hidden, const Precision& precision, const Parallelism& p) {
+double ffn_bytes(const Ffn& f, double hidden, const Precision& precision, const Parallelism& p, double copies) {
   if (!f.is_moe()) return matrices(f) * hidden * ways_of(f.inter, p.tp) * core::bytes_per_element(precision.gemm);
-  const double experts = static_cast<double>(f.experts) / p.ep * matrices(f) * hidden * ways_of(f.inter, p.moe_tp);
+  const double experts =
+      copies * static_cast<double>(f.experts) / p.ep * matrices(f) * hidden * ways_of(f.inter, p.moe_tp);
   const double shared = matrices(f) * hidden * ways_of(f.shared_inter, p.attention_dp > 1 ? 1 : p.tp);
   return experts * core::bytes_per_element(precision.moe) +
          (f.shared_inter > 0 ? shared * core::bytes_per_element(precision.gemm) : 0) +
@@ -113,14 +114,14 @@ double activation_bytes(const Architecture& architecture, const Parallelism& p, 
 }  // namespace
 
 StageMemory stage_memory(const Architecture& architecture, const Precision& precision, const Parallelism& p, int stage,
-                         int64_t max_tokens) {
+                         int64_t max_tokens, double expert_copies) {
   const double hidden = static_cast<double>(architecture.hidden), kv = core::bytes_per_element(precision.kv);
   StageMemory m;
   for_each_layer(architecture, p, stage, [&](const LayerKind& kind) {
     const Attention& a = kind.attention;
     m.weights +=
         projection_elements(a, hidden, p.tp) * core::bytes_per_element(precision.attention_gemm) + 2 * hidden * kBf16;
-    if (kind.ffn) m.weights += ffn_bytes(*kind.ffn, hidden, precision, p);
+    if (kind.ffn) m.weights += ffn_bytes(*kind.ffn, hidden, precision, p, expert_copies);
     const bool bounded = a.kind == AttentionKind::sliding || a.kind == AttentionKind::chunked;
     if (bounded)
       m.state_per_sequence += token_bytes(a, kv, p.tp) * static_cast<double>(a.window);

@@ -37,22 +37,25 @@ Figure parse_figure(const Fields& parent, std::string_view field) {
 
 Json pool_json(const Pool& pool) {
   const Parallelism& p = pool.parallelism;
-  return {{"role", name(pool.role)},
-          {"system", pool.system},
-          {"replicas", pool.replicas},
-          {"tp", p.tp},
-          {"pp", p.pp},
-          {"attention_dp", p.attention_dp},
-          {"moe_tp", p.moe_tp},
-          {"ep", p.ep},
-          {"max_batch", pool.max_batch},
-          {"max_tokens", pool.max_tokens},
-          {"kv_blocks", pool.kv_blocks}};
+  Json json = {{"role", name(pool.role)},
+               {"system", pool.system},
+               {"replicas", pool.replicas},
+               {"tp", p.tp},
+               {"pp", p.pp},
+               {"attention_dp", p.attention_dp},
+               {"moe_tp", p.moe_tp},
+               {"ep", p.ep},
+               {"max_batch", pool.max_batch},
+               {"max_tokens", pool.max_tokens},
+               {"kv_blocks", pool.kv_blocks}};
+  if (pool.two_batch_overlap) json["two_batch_overlap"] = true;
+  if (pool.shared_expert_overlap) json["shared_expert_overlap"] = true;
+  return json;
 }
 
 Pool parse_pool(const Fields& f) {
   f.only({"role", "system", "replicas", "tp", "pp", "attention_dp", "moe_tp", "ep", "max_batch", "max_tokens",
-          "kv_blocks"});
+          "kv_blocks", "two_batch_overlap", "shared_expert_overlap"});
   const auto ways = [&](std::string_view field) { return static_cast<int>(f.integer_or(field, 1, 1, kMostWays)); };
   Pool pool;
   const auto role = index_of(kRoleNames, f.text("role"));
@@ -66,12 +69,32 @@ Pool parse_pool(const Fields& f) {
   pool.max_batch = f.integer("max_batch", 1, kMostTokens);
   pool.max_tokens = f.integer("max_tokens", 1, kMostTokens);
   pool.kv_blocks = f.integer_or("kv_blocks", 0, 0, kMostTokens);
+  pool.two_batch_overlap = f.boolean_or("two_batch_overlap", false);
+  pool.shared_expert_overlap = f.boolean_or("shared_expert_overlap", false);
   return pool;
 }
 
 template <typename T>
 void put(Json& json, const char* field, const std::optional<T>& value) {
   if (value) json[field] = *value;
+}
+
+Json experts_json(const Experts& e) {
+  Json json = Json::object();
+  put(json, "skew", e.skew);
+  if (!e.histogram.empty()) json["histogram"] = e.histogram;
+  if (e.slots > 0) json["slots"] = e.slots;
+  return json;
+}
+
+Experts parse_experts(const Fields& f) {
+  f.only({"skew", "histogram", "slots"});
+  Experts e;
+  e.skew = f.optional_number("skew", 0, 10);
+  if (f.has("histogram")) e.histogram = f.text("histogram");
+  if (e.skew.has_value() == !e.histogram.empty()) throw f.error("skew", "give either skew or histogram");
+  e.slots = static_cast<int>(f.integer_or("slots", 0, 0, kMostExpertSlots));
+  return e;
 }
 
 Json workload_json(const Workload& w) {
@@ -209,6 +232,8 @@ std::string to_json(const Plan& plan) {
                {"router_policy", plan.router_policy},
                {"workload", workload_json(plan.workload)},
                {"slo", slo_json(plan.slo)}};
+  if (!plan.speculative.empty()) json["speculative"] = plan.speculative;
+  if (plan.experts.uneven()) json["experts"] = experts_json(plan.experts);
   if (plan.prediction) json["prediction"] = prediction_json(*plan.prediction);
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -220,7 +245,7 @@ Plan parse_plan(std::string_view text, std::string_view origin) {
   if (f.integer("version", 1, 1'000'000) > kPlanVersion)
     throw f.error("version", "is newer than this program; want " + std::to_string(kPlanVersion));
   f.only({"schema", "version", "model", "precision", "kv_precision", "backend", "backend_version", "mode", "gpus",
-          "pools", "router_policy", "workload", "slo", "prediction"});
+          "pools", "router_policy", "speculative", "experts", "workload", "slo", "prediction"});
   Plan plan;
   plan.model = f.text("model");
   plan.precision = f.text_or("precision", "auto");
@@ -238,6 +263,8 @@ Plan parse_plan(std::string_view text, std::string_view origin) {
     plan.pools.push_back(parse_pool(Fields(pools[i], f.origin(), "pools[" + std::to_string(i) + "]")));
   check_roles(f, plan);
   plan.router_policy = f.text_or("router_policy", plan.router_policy);
+  plan.speculative = f.text_or("speculative", "");
+  if (f.has("experts")) plan.experts = parse_experts(f.object("experts"));
   plan.workload = parse_workload(f.object("workload"));
   if (f.has("slo")) plan.slo = parse_slo(f.object("slo"));
   if (f.has("prediction")) plan.prediction = parse_prediction(f.object("prediction"));

@@ -44,10 +44,22 @@ struct Pool {
   int64_t max_batch = 0;   // sequences running at once in one instance, over all its attention-DP ranks
   int64_t max_tokens = 0;  // tokens of one step of one attention-DP rank
   int64_t kv_blocks = 0;   // of one attention-DP rank, kKvBlockTokens tokens each
+  // Expert communication of one half-batch beside the compute of the other; the shared expert beside the routed ones.
+  bool two_batch_overlap = false, shared_expert_overlap = false;
 
   int gpus() const { return replicas * parallelism.gpus(); }
 };
 inline constexpr int64_t kKvBlockTokens = 32;
+
+// How tokens meet the experts of a mixture, in pools with expert parallelism; without skew or histogram: evenly.
+struct Experts {
+  std::optional<double> skew;  // exponent of a power law over the experts' ranks, 0 to 10
+  std::string histogram;       // or a file with measured counts, as scheduler/expert_placement.h reads it
+  int slots = 0;               // replicas included, over all GPUs of an instance, placed by EPLB; 0: contiguous, none
+
+  bool uneven() const { return skew || !histogram.empty(); }
+};
+inline constexpr int kMostExpertSlots = 1 << 16;
 
 // What is asked of the deployment. Exactly one of rate and concurrency is set, or neither ("as much as it can").
 struct Workload {
@@ -92,6 +104,8 @@ struct Plan {
   Mode mode = Mode::agg;
   std::vector<Pool> pools;  // agg: one worker pool; disagg: prefill, decode
   std::string router_policy = "least_outstanding_tokens";
+  std::string speculative;  // as scheduler::parse_speculation reads it; empty: none
+  Experts experts;
   Workload workload;
   Slo slo;
   std::optional<Prediction> prediction;

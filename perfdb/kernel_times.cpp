@@ -75,9 +75,23 @@ KernelTime banded(double latency_us, double low, double high, Provenance provena
 
 }  // namespace
 
+// Where a backend runs kernels that another backend's tables describe better than its own:
+// - vLLM's MXFP4 experts on Blackwell are FlashInfer's TensorRT-LLM kernels with MXFP8 activations, while its table
+// timed
+//   those with bf16 activations;
+// - TensorRT-LLM's autotuner takes the fastest of several NVFP4 GEMMs on Blackwell, of which each table timed one.
+enum class Sharing : uint8_t { none, experts, fastest_gemm };
+
+Sharing sharing_of(std::string_view backend, const core::Hardware& hardware) {
+  if (hardware.architecture != "blackwell") return Sharing::none;
+  return backend == "vllm" ? Sharing::experts : backend == "trtllm" ? Sharing::fastest_gemm : Sharing::none;
+}
+
 struct KernelTimes::Impl {
   core::Hardware hardware;
   SurfaceSet surfaces;
+  Sharing sharing = Sharing::none;
+  SurfaceSet shared;            // the other backend's
   std::vector<Exact> measured;  // ordered by op
   std::string measured_version;
 
@@ -103,9 +117,18 @@ struct KernelTimes::Impl {
   }
 
   KernelTime predict(const Op& op) const {
+    if (sharing == Sharing::experts && op.kind == OpKind::moe && op.dtype == core::Dtype::mxfp4)
+      return predict(op, shared);
+    const KernelTime own = predict(op, surfaces);
+    if (sharing != Sharing::fastest_gemm || op.kind != OpKind::gemm || op.dtype != core::Dtype::nvfp4) return own;
+    const KernelTime other = predict(op, shared);
+    return other.latency_us < own.latency_us ? other : own;
+  }
+
+  KernelTime predict(const Op& op, const SurfaceSet& from) const {
     const double baseline = baseline_us(op, hardware);
     if (spans_network(op, hardware)) return banded(baseline, -kNetwork, kNetwork, Provenance::analytic);
-    const Choice choice = surfaces.find(op);
+    const Choice choice = from.find(op);
     if (choice.surface == nullptr) return banded(baseline, -kAnalytic, kAnalytic, Provenance::analytic);
     const Correction correction = evaluate(*choice.surface, coordinates(op));
     const double least = kLeastOfRoofline * core::roofline_us(op, hardware);
@@ -124,6 +147,9 @@ KernelTimes::KernelTimes(const Database& database, const core::Hardware& hardwar
   auto impl = std::make_unique<Impl>();
   impl->hardware = hardware;
   impl->surfaces = SurfaceSet(database, hardware, backend);
+  impl->sharing = sharing_of(backend, hardware);
+  if (impl->sharing != Sharing::none)
+    impl->shared = SurfaceSet(database, hardware, impl->sharing == Sharing::experts ? "trtllm" : "vllm");
   impl->read_measurements(database, backend);
   impl_ = std::move(impl);
 }

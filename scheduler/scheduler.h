@@ -192,7 +192,7 @@ class Scheduler {
   std::vector<Slot> slots_;
   std::vector<RequestId> unused_;
   std::deque<RequestId> waiting_;
-  std::vector<Running> running_;  // in the order they came; by priority first under Order::priority
+  std::vector<Running> running_;          // in the order they came; by priority first under Order::priority
   std::vector<RequestId> pulling_, new_;  // new: added while a step ran, under delayed results
   int64_t waiting_tokens_ = 0, sequence_ = 0, steps_ = 0;
   int64_t budget_ = 0;  // tokens that the step being filled still takes

@@ -45,9 +45,7 @@ double shortest_interval_us(const scheduler::ScalingPolicy& policy) {
 
 }  // namespace
 
-scheduler::EngineRates engine_rates(const Deployment& deployment, const models::Workload& workload,
-                                    std::optional<double> tpot_ms) {
-  (void)workload;
+scheduler::EngineRates engine_rates(const Deployment& deployment, std::optional<double> tpot_ms) {
   scheduler::EngineRates rates;
   const Part first = deployment.parts.front(), last = deployment.parts.back();
   rates.prefill_requests_per_s = [first](const RequestShape& shape) {
@@ -84,7 +82,7 @@ Deployment scaled_deployment(const Deployment& deployment, const scheduler::Scal
 
 Scaler::Scaler(const Autoscaling& scaling, const Deployment& deployment, const models::Workload& workload)
     : scaling_(scaling),
-      autoscaler_(scaling.policy, engine_rates(deployment, workload, scaling.tpot_ms)),
+      autoscaler_(scaling.policy, engine_rates(deployment, scaling.tpot_ms)),
       pools_(static_cast<int>(deployment.parts.size())),
       typical_output_(static_cast<double>(workload.osl) * (workload.shortest + workload.longest) / 2),
       cached_share_(workload.prefix_hit) {

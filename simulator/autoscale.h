@@ -18,8 +18,7 @@ struct Autoscaling {
 };
 
 // Requests per second of one engine of each pool, by the closed forms: at the largest batch within `tpot_ms`.
-scheduler::EngineRates engine_rates(const Deployment& deployment, const models::Workload& workload,
-                                    std::optional<double> tpot_ms);
+scheduler::EngineRates engine_rates(const Deployment& deployment, std::optional<double> tpot_ms);
 
 // The deployment as the policy starts it. Throws core::Error naming `origin` when the policy has other pools.
 Deployment scaled_deployment(const Deployment& deployment, const scheduler::ScalingPolicy& policy,

@@ -23,7 +23,7 @@ struct NamedFigure {
   bool optional = false;
 };
 constexpr double kLeastScale = 0.1, kMostScale = 10, kMostUs = 1e6, kMostMs = 1e4, kMostSpread = 3;
-constexpr std::array<NamedFigure, 16> kFigures = {{
+constexpr std::array<NamedFigure, 20> kFigures = {{
     {"host_us", &BackendModel::host_us, 0, kMostUs},
     {"host_us_per_sequence", &BackendModel::host_us_per_sequence, 0, kMostUs},
     {"layer_us", &BackendModel::layer_us, 0, kMostUs},
@@ -34,6 +34,10 @@ constexpr std::array<NamedFigure, 16> kFigures = {{
     {"attention", &BackendModel::attention, kLeastScale, kMostScale},
     {"moe", &BackendModel::moe, kLeastScale, kMostScale},
     {"communication", &BackendModel::communication, kLeastScale, kMostScale},
+    {"moe_many", &BackendModel::moe_many, kLeastScale, kMostScale, true},
+    {"moe_fp8_block", &BackendModel::moe_fp8_block, kLeastScale, kMostScale, true},
+    {"prompt_kernels", &BackendModel::prompt_kernels, kLeastScale, kMostScale, true},
+    {"collective_us", &BackendModel::collective_us, 0, kMostUs, true},
     {"compute", &BackendModel::compute, kLeastScale, kMostScale, true},
     {"bandwidth", &BackendModel::bandwidth, kLeastScale, kMostScale, true},
     {"host", &BackendModel::host, kLeastScale, kMostScale, true},
@@ -50,14 +54,37 @@ Admission read_admission(const core::Fields& fields) {
 }
 
 BackendModel read_one(models::Backend backend, const core::Fields& f) {
-  f.only({"admission", "max_tokens", "memory_fraction", "reserves_output", "host_us", "host_us_per_sequence",
-          "layer_us", "prompt_us", "request_ms", "request_ms_per_concurrent", "gemm", "attention", "moe",
-          "communication", "compute", "bandwidth", "host", "request", "ttft_spread", "tpot_spread"});
+  f.only({"admission",
+          "max_tokens",
+          "memory_fraction",
+          "reserves_output",
+          "result_delay",
+          "host_us",
+          "host_us_per_sequence",
+          "layer_us",
+          "prompt_us",
+          "request_ms",
+          "request_ms_per_concurrent",
+          "gemm",
+          "attention",
+          "moe",
+          "communication",
+          "moe_many",
+          "moe_fp8_block",
+          "prompt_kernels",
+          "collective_us",
+          "compute",
+          "bandwidth",
+          "host",
+          "request",
+          "ttft_spread",
+          "tpot_spread"});
   BackendModel m;
   m.backend = backend;
   m.admission = read_admission(f);
   m.max_tokens = f.integer("max_tokens", 1, 1 << 20);
   m.memory_fraction = f.number("memory_fraction", 0.05, 1);
+  m.result_delay = f.integer_or("result_delay", 0, 0, 4);
   m.reserves_output = f.boolean_or("reserves_output", false);
   for (const NamedFigure& known : kFigures)
     m.*known.figure = known.optional ? f.number_or(known.name, m.*known.figure, known.least, known.most)
@@ -85,7 +112,8 @@ std::string to_json(const std::vector<BackendModel>& models) {
     core::Json one = {{"admission", kAdmissions[static_cast<size_t>(m.admission)].name},
                       {"max_tokens", m.max_tokens},
                       {"memory_fraction", m.memory_fraction},
-                      {"reserves_output", m.reserves_output}};
+                      {"reserves_output", m.reserves_output},
+                      {"result_delay", m.result_delay}};
     for (const NamedFigure& f : kFigures) one[std::string(f.name)] = m.*f.figure;
     json[std::string(models::name(m.backend))] = one;
   }

@@ -20,10 +20,11 @@ enum class Admission : uint8_t { mixed_chunks, prefill_first, mixed_whole };
 struct BackendModel {
   models::Backend backend{};
   Admission admission = Admission::mixed_chunks;
-  int64_t max_tokens = 8192;             // default token budget of a step
-  double memory_fraction = 0.9;          // of the GPU's memory that the engine may fill
-  bool reserves_output = false;          // KV for prompt and whole output is set aside at admission
-  double host_us = 0;                    // per step: scheduling, launch and sampling that the GPU waits for
+  int64_t max_tokens = 8192;     // default token budget of a step
+  double memory_fraction = 0.9;  // of the GPU's memory that the engine may fill
+  int64_t result_delay = 0;      // steps launched before the results of an earlier one are known (overlap scheduling)
+  bool reserves_output = false;  // KV for prompt and whole output is set aside at admission
+  double host_us = 0;            // per step: scheduling, launch and sampling that the GPU waits for
   double host_us_per_sequence = 0;       // of the above, per running sequence
   double layer_us = 0;                   // per layer and step: gaps and small kernels between the priced ones
   double prompt_us = 0;                  // step time per prompt that starts in it
@@ -31,6 +32,10 @@ struct BackendModel {
   double request_ms_per_concurrent = 0;  // the same, per request in flight
   // Time of a kernel inside a running engine over its time alone in the tables.
   double gemm = 1, attention = 1, moe = 1, communication = 1;
+  double moe_many = 1;        // the same of experts with very many tokens each, reached by half at 64
+  double moe_fp8_block = 1;   // of block-scaled fp8 experts on Hopper, whose Triton kernels have few tuned shapes
+  double prompt_kernels = 1;  // of all kernels in steps that hold a prompt: no full CUDA graph, more activation traffic
+  double collective_us = 0;   // per collective, ranks waiting for the last one
   // What `drydock calibrate` moves to fit a user's own measurements, on top of the figures above: times of ops bound by
   // arithmetic, of ops bound by memory, all host time of a step, and all time per request.
   double compute = 1, bandwidth = 1, host = 1, request = 1;

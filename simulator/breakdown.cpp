@@ -20,7 +20,8 @@ OpShare& row_of(std::vector<OpShare>& rows, const models::LayerOp& item) {
 
 }  // namespace
 
-// Ops of the middle of a sequence's life: a prompt not chunked, or one token at the mean context.
+// Ops of the middle of a sequence's life: a prompt not chunked, or one token at the mean context with
+// the drafts that are verified beside it.
 std::vector<models::LayerOp> Engine::Impl::typical_ops(const models::Workload& workload, models::Role phase,
                                                        double batch) const {
   const Lengths lengths = lengths_of(workload);
@@ -29,7 +30,7 @@ std::vector<models::LayerOp> Engine::Impl::typical_ops(const models::Workload& w
   const models::BatchPart part =
       phase == models::Role::prefill
           ? models::BatchPart{per_rank, std::llround(lengths.fresh), std::llround(lengths.cached), true, false}
-          : models::BatchPart{per_rank, 1, std::llround(lengths.mean_context()), true, true};
+          : models::BatchPart{per_rank, options.decode_tokens(), std::llround(lengths.mean_context()), true, true};
   std::vector<models::LayerOp> all, stage_ops;
   for (int stage = 0; stage < parallelism.pp; ++stage) {
     timer.lowering().lower({&part, 1}, stage, stage_ops);

@@ -90,7 +90,8 @@ class Follower {
     const bool beside = admission_ != Admission::prefill_first;
     const double step_us = table_.prefill(prompts / steps, beside ? batch() : 0).us;
     const double start_us = now_us_;
-    pass(step_us * steps, beside ? steps * static_cast<double>(table_.steps_per_prompt()) : 0);
+    pass(step_us * steps,
+         beside ? steps * static_cast<double>(table_.steps_per_prompt()) * table_.tokens_per_step() : 0);
     const double first_us = start_us + step_us * (steps + 1) / 2;
     for (int i = 0; i < count; ++i) start(waiting_[next_++], first_us);
   }

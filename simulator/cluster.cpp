@@ -1,7 +1,6 @@
 #include "simulator/cluster.h"
 
 #include <algorithm>
-#include <cassert>
 #include <queue>
 #include <utility>
 
@@ -25,158 +24,15 @@ PoolRun::PoolRun(const PoolSpec& pool, const scheduler::RouterConfig& config) : 
 
 int PoolRun::add(double now_us) {
   router.add_worker();
-  members.push_back(
-      std::make_unique<Member>(Member{Worker(spec.policy, spec.ranks, spec.kv_blocks, spec.block_tokens, *spec.price),
-                                      std::vector<std::vector<int>>(static_cast<size_t>(spec.ranks)),
-                                      0,
-                                      0,
-                                      false,
-                                      true,
-                                      false,
-                                      0,
-                                      0,
-                                      now_us}));
+  members.push_back(std::make_unique<Member>(
+      Member{.worker = Worker(spec.policy, spec.ranks, spec.kv_blocks, spec.block_tokens, *spec.price),
+             .owners = std::vector<std::vector<int>>(static_cast<size_t>(spec.ranks)),
+             .since_us = now_us}));
   return static_cast<int>(members.size()) - 1;
 }
 
 void Cluster::Impl::push(double at_us, Event::Kind kind, int pool, int index, uint32_t version) {
   events.push({at_us, sequence++, kind, pool, index, version});
-}
-
-int Cluster::Impl::new_live() {
-  if (unused.empty()) {
-    unused.push_back(static_cast<int>(lives.size()));
-    lives.emplace_back();
-  }
-  const int index = unused.back();
-  unused.pop_back();
-  lives[static_cast<size_t>(index)].reset();
-  ++in_flight;
-  return index;
-}
-
-// The request's answer is over, whichever way.
-void Cluster::Impl::close(int index) {
-  Live& l = lives[static_cast<size_t>(index)];
-  const RequestRecord record = l.record;
-  const int64_t tag = l.tag;
-  unused.push_back(index);
-  --in_flight;
-  totals.lost += record.lost;
-  totals.rejected += record.rejected;
-  observer->done(record);
-  if (++closed == spec.steady_after) totals.steady_us = now, totals.tokens_at_steady = tokens_so_far();
-  load->finished(tag, std::max(now, record.last_us));
-  if (observer->enough()) stopped = true;
-}
-
-void Cluster::Impl::arrive(const Arrival& a) {
-  const int index = new_live();
-  Live& l = lives[static_cast<size_t>(index)];
-  l.record.arrival_us = a.at_us;
-  l.record.prompt_tokens = a.prompt_tokens;
-  l.record.output_tokens = a.output_tokens;
-  l.record.warmup = a.warmup;
-  l.record.started_us = l.record.first_us = -1;
-  l.tag = a.tag;
-  l.priority = a.priority;
-  l.prompt = a.prompt_tokens;
-  l.left = a.output_tokens;
-  l.hashes.assign(a.hashes.begin(), a.hashes.end());
-  dispatch(index);
-}
-
-// To the first pool that works on it.
-void Cluster::Impl::dispatch(int index) {
-  Live& l = lives[static_cast<size_t>(index)];
-  l.local = pools.size() == 1 || l.prompt < spec.local_prefill_tokens;
-  send(index, l.local ? static_cast<int>(pools.size()) - 1 : 0);
-}
-
-int Cluster::Impl::choose(PoolRun& pool, const Live& l) {
-  if (pool.members.size() == 1) return pool.router.route(l.prompt, {}, now);
-  overlaps.clear();
-  if (spec.router.policy == scheduler::RouterPolicy::kv_aware && !l.hashes.empty())
-    for (const auto& m : pool.members) {
-      int64_t most = 0;
-      for (int r = 0; m->alive && r < m->worker.ranks(); ++r)
-        most = std::max(most, m->worker.rank(r).cached_prefix_tokens(l.hashes, l.prompt));
-      overlaps.push_back(most);
-    }
-  return pool.router.route(l.prompt, overlaps, now);
-}
-
-void Cluster::Impl::send(int index, int pool_index) {
-  PoolRun& pool = *pools[static_cast<size_t>(pool_index)];
-  Live& l = lives[static_cast<size_t>(index)];
-  l.pool = pool_index;
-  l.id = -1;
-  l.worker = choose(pool, l);
-  if (l.worker < 0) {
-    pool.homeless.push_back(index);
-    return;
-  }
-  Member& m = *pool.members[static_cast<size_t>(l.worker)];
-  pool.router.started(l.worker, l.prompt, 0);
-  l.routed = true;
-  if (m.alive) submit(index, m);  // else dead, and nobody knows yet
-}
-
-scheduler::Request Cluster::Impl::request_of(const Live& l, const PoolRun& pool) const {
-  scheduler::Request r;
-  r.prompt_tokens = l.prompt;
-  r.output_tokens = l.left;
-  r.hashes = l.hashes;
-  r.priority = l.priority;
-  if (pool.spec.stage == Stage::prefill) {
-    r.output_tokens = 1;
-    r.keeps_kv = true;
-  } else {
-    r.prefilled = pool.spec.stage == Stage::decode && !l.local;
-    const double growth = pool.spec.policy.decode_growth;
-    if (growth > 1) r.decode_steps = std::llround(static_cast<double>(l.left - 1) / growth);
-  }
-  return r;
-}
-
-void Cluster::Impl::submit(int index, Member& m) {
-  Live& l = lives[static_cast<size_t>(index)];
-  PoolRun& pool = *pools[static_cast<size_t>(l.pool)];
-  l.rank = 0;
-  if (m.worker.ranks() > 1) {
-    tokens.clear(), sequences.clear();
-    for (int r = 0; r < m.worker.ranks(); ++r) {
-      const scheduler::Scheduler& s = m.worker.rank(r);
-      tokens.push_back(s.running() + s.waiting());  // sequences even the ranks out better than prompts in the queue do
-      sequences.push_back(s.waiting_tokens());
-    }
-    l.rank = std::max(0, scheduler::least_loaded_rank(tokens, sequences));
-  }
-  scheduler::Scheduler& s = m.worker.rank(l.rank);
-  const scheduler::Request request = request_of(l, pool);
-  if (!s.can_run(request)) {
-    l.record.rejected = true;
-    l.record.last_us = now;
-    unroute(l);
-    give_back_source(l);
-    return close(index);
-  }
-  l.id = s.add(request);
-  auto& owner = m.owners[static_cast<size_t>(l.rank)];
-  if (static_cast<size_t>(l.id) >= owner.size()) owner.resize(static_cast<size_t>(l.id) + 1, -1);
-  owner[static_cast<size_t>(l.id)] = index;
-  wake(l.pool, l.worker, l.rank);
-}
-
-// Gives the router its counts back.
-void Cluster::Impl::unroute(Live& l) {
-  if (!l.routed) return;
-  scheduler::Router& router = pools[static_cast<size_t>(l.pool)]->router;
-  l.routed = false;
-  if (l.prefilled)
-    router.finished(l.worker, l.prompt, 0);
-  else
-    router.abandoned(l.worker, l.prompt, 0);
 }
 
 void Cluster::Impl::wake(int pool, int worker, int rank) {
@@ -204,53 +60,6 @@ void Cluster::Impl::start(int pool, int worker) {
     }
   }
   if (m.worker.busy()) push(m.worker.run().end_us(), Event::Kind::run_end, pool, worker, ++m.version);
-}
-
-// KV begins to move to a decode worker that has room for it.
-void Cluster::Impl::pull(int index) {
-  Live& l = lives[static_cast<size_t>(index)];
-  Member& from = *pools[0]->members[static_cast<size_t>(l.source_worker)];
-  Member& to = *pools[static_cast<size_t>(l.pool)]->members[static_cast<size_t>(l.worker)];
-  const auto count = static_cast<double>(l.prompt);
-  const double wire = spec.transfer.us_per_token * count * (1 - spec.transfer.overlap);
-  const double begins = std::max({now, from.link_free_us, to.link_free_us});
-  from.link_free_us = to.link_free_us = begins + wire;
-  const double blocks = count / static_cast<double>(pools[0]->spec.block_tokens);
-  push(begins + wire + spec.transfer.fixed_us + spec.transfer.us_per_block * blocks, Event::Kind::kv_here, l.pool,
-       index, l.version);
-}
-
-void Cluster::Impl::kv_here(int index) {
-  Live& l = lives[static_cast<size_t>(index)];
-  const int pool = l.pool, worker = l.worker, rank = l.rank;
-  Member& to = *pools[static_cast<size_t>(pool)]->members[static_cast<size_t>(worker)];
-  if (!to.alive || pools[0]->members[static_cast<size_t>(l.source_worker)]->life != l.source_life)
-    return;  // one of them died; the request moves when that is noticed
-  give_back_source(l);
-  if (l.record.first_us < 0) l.record.first_us = now;
-  output_tokens += 1;
-  pools[static_cast<size_t>(pool)]->router.first_token(worker, l.prompt, 0);
-  l.prefilled = true;
-  if (l.left == 1) {  // nothing to decode: the scheduler would run it once
-    to.worker.rank(rank).stop(l.id);
-    finish(index, now);
-  } else {
-    to.worker.rank(rank).arrived(l.id);
-  }
-  wake(pool, worker, rank);
-  retire_if_drained(pool, worker);
-}
-
-// The prefill worker need not keep the KV any longer.
-void Cluster::Impl::give_back_source(Live& l) {
-  if (l.source_worker < 0) return;
-  const int worker = std::exchange(l.source_worker, -1);
-  Member& from = *pools[0]->members[static_cast<size_t>(worker)];
-  if (from.life != l.source_life) return;  // it died with the KV
-  from.worker.rank(l.source_rank).release(l.source_id);
-  --from.lent;
-  wake(0, worker, l.source_rank);
-  retire_if_drained(0, worker);
 }
 
 void Cluster::Impl::run_end(int pool, int worker) {
@@ -310,54 +119,11 @@ void Cluster::Impl::account(int pool, int worker, const Run& run) {
   m.last_decode_us = run.start_us + us;
 }
 
-void Cluster::Impl::first_token(int index, double at_us) {
-  Live& l = lives[static_cast<size_t>(index)];
-  PoolRun& pool = *pools[static_cast<size_t>(l.pool)];
-  if (pool.spec.stage == Stage::prefill) return;  // the client sees it from the decode worker
-  if (l.record.first_us < 0) l.record.first_us = at_us;
-  pool.router.first_token(l.worker, l.prompt, 0);
-  l.prefilled = true;
-}
-
-void Cluster::Impl::last_token(int index, double prompts_us) {
-  Live& l = lives[static_cast<size_t>(index)];
-  if (pools[static_cast<size_t>(l.pool)]->spec.stage == Stage::prefill) {
-    if (prompts_us > now) return push(prompts_us, Event::Kind::handed, l.pool, index, l.version);
-    return hand_over(index);
-  }
-  finish(index, l.left == 1 ? prompts_us : std::max(now, l.record.first_us));
-}
-
-void Cluster::Impl::finish(int index, double at_us) {
-  Live& l = lives[static_cast<size_t>(index)];
-  scheduler::Router& router = pools[static_cast<size_t>(l.pool)]->router;
-  router.progress(l.worker, l.left);
-  router.finished(l.worker, l.prompt, l.left);
-  l.record.last_us = at_us;
-  l.record.worker = l.worker;
-  close(index);
-}
-
-// From prefill to decode.
-void Cluster::Impl::hand_over(int index) {
-  Live& l = lives[static_cast<size_t>(index)];
-  Member& m = *pools[0]->members[static_cast<size_t>(l.worker)];
-  if (!m.alive) return;  // it died before its last pipeline stage was through; that will be noticed
-  unroute(l);
-  l.source_worker = l.worker;
-  l.source_rank = l.rank;
-  l.source_id = l.id;
-  l.source_life = m.life;
-  ++m.lent;
-  send(index, 1);
-}
-
 bool Cluster::Impl::step(double most_us) {
   const double next_arrival = load->next_us(), next_event = events.empty() ? kNever : events.top().at_us;
   const double next = std::min(next_arrival, next_event);
   if (next == kNever || next > most_us) return false;
   if (next_arrival <= next_event) {
-    idle_hooks = 0;
     now = std::max(now, next_arrival);
     arrive(load->take());
     if (load->next_us() == kNever && load->done()) note_last_arrival();
@@ -368,7 +134,6 @@ bool Cluster::Impl::step(double most_us) {
   if (is_stale(e)) return true;
   now = e.at_us;
   ++totals.events;
-  if (e.kind != Event::Kind::hook) idle_hooks = 0;
   handle(e);
   return true;
 }
@@ -378,8 +143,7 @@ double Cluster::Impl::tokens_so_far() const {
   double sum = output_tokens;
   for (const auto& pool : pools)
     for (const auto& m : pool->members)
-      if (m->alive && m->worker.busy())
-        sum += m->worker.run().tokens * static_cast<double>(m->worker.steps_over(now));
+      if (m->alive && m->worker.busy()) sum += m->worker.run().tokens * static_cast<double>(m->worker.steps_over(now));
   return sum;
 }
 
@@ -423,10 +187,13 @@ void Cluster::Impl::handle(const Event& e) {
   }
 }
 
-// Where requests wait for workers that nothing will bring but a hook, it is asked a thousand times, and then no more.
+// Where nothing is left to happen but hooks, and requests wait for workers that only these could bring, they are asked
+// a thousand times more.
 void Cluster::Impl::call_hook(int index) {
   constexpr int kPatience = 1000;
-  if ((in_flight == 0 && load->done()) || ++idle_hooks > kPatience * static_cast<int>(hooks.size())) return;
+  const bool alone = load->next_us() == kNever && events.size() < hooks.size();
+  idle_hooks = alone ? idle_hooks + 1 : 0;
+  if ((in_flight == 0 && load->done()) || idle_hooks > kPatience * static_cast<int>(hooks.size())) return;
   const Hook& hook = hooks[static_cast<size_t>(index)];
   push(now + hook.interval_us, Event::Kind::hook, 0, index);
   hook.call(now);

@@ -50,8 +50,8 @@ struct ClusterSpec {
   std::vector<Failure> failures;
   double detection_us = 1e6;  // from a death to its being noticed
   int migration_limit = 3;
-  bool exact = false;            // every step by itself
-  int64_t steady_after = 0;      // answers after which totals.steady_us begins
+  bool exact = false;        // every step by itself
+  int64_t steady_after = 0;  // answers after which totals.steady_us begins
 };
 
 // One request that is over.

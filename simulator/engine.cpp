@@ -27,7 +27,7 @@ core::Figure inverse(const core::Figure& f, double numerator) {
 
 StepTable& Engine::Impl::table_for(const Lengths& lengths) {
   if (!table || !(table->lengths() == lengths))
-    table = std::make_unique<StepTable>(timer, parallelism.attention_dp, lengths, max_tokens);
+    table = std::make_unique<StepTable>(timer, parallelism.attention_dp, lengths, max_tokens, options.speculation);
   return *table;
 }
 
@@ -50,21 +50,23 @@ double Engine::Impl::fitting(double tokens) const {
 
 Engine::Engine(const models::Architecture& architecture, const models::Precision& precision,
                const models::Parallelism& parallelism, const models::System& system, const perfdb::KernelTimes& times,
-               const BackendModel& backend, int64_t max_tokens)
+               const BackendModel& backend, int64_t max_tokens, const EngineOptions& options)
     : impl_(new Impl{architecture,
                      precision,
                      parallelism,
                      system,
                      backend,
                      max_tokens,
-                     StepTimer(architecture, precision, parallelism, times, backend),
+                     options,
+                     StepTimer(architecture, precision, parallelism, times, backend, options.experts.get()),
                      {},
                      {},
                      {},
                      {},
                      {}}) {
   for (int stage = 0; stage < parallelism.pp; ++stage) {
-    const auto memory = models::stage_memory(architecture, precision, parallelism, stage, max_tokens);
+    const auto memory =
+        models::stage_memory(architecture, precision, parallelism, stage, max_tokens, options.expert_copies);
     impl_->kv_room.push_back(system.memory_bytes * backend.memory_fraction - memory.fixed());
     if (memory.fixed() > impl_->fullest.fixed()) impl_->fullest = memory;
   }
@@ -139,7 +141,8 @@ std::optional<Engine::Agg> Engine::open_loop(const models::Workload& workload, d
     const bool beside = backend.admission != Admission::prefill_first;
     prompt_us = table.prefill(1, beside ? running : 0).us;
     // A mixed step gives every running sequence its token too, so it costs them only what it takes beyond a plain one.
-    const double spared_us = beside ? decode_us * static_cast<double>(table.steps_per_prompt()) : 0;
+    const double spared_us =
+        beside ? decode_us * table.tokens_per_step() * static_cast<double>(table.steps_per_prompt()) : 0;
     busy = rate * 1e-6 * std::max(0.0, prompt_us - spared_us);
     if (busy >= 1) return std::nullopt;
     tpot_us = decode_us / (1 - busy);
@@ -176,10 +179,23 @@ Engine::Prefill Engine::prefill(const models::Workload& workload, int64_t batch)
   return out;
 }
 
+StepOptions Engine::Impl::step_options() const {
+  StepOptions out;
+  out.two_batch_overlap = options.two_batch_overlap;
+  out.shared_expert_overlap = options.shared_expert_overlap;
+  out.decode_tokens = options.decode_tokens();
+  if (!options.speculation) return out;
+  const DraftPasses passes =
+      draft_passes(*options.speculation, timer.lowering().stage_layers(timer.lowering().stages() - 1));
+  out.draft_layers = passes.layers;
+  out.draft_heads = passes.heads;
+  return out;
+}
+
 Engine::PriceLease Engine::lease_price() const {
   const std::scoped_lock lock(impl_->mutex);
   if (impl_->prices.empty())
-    return {*this, std::make_unique<TablePrice>(impl_->timer, impl_->parallelism.attention_dp)};
+    return {*this, std::make_unique<TablePrice>(impl_->timer, impl_->parallelism.attention_dp, impl_->step_options())};
   std::unique_ptr<TablePrice> price = std::move(impl_->prices.back());
   impl_->prices.pop_back();
   return {*this, std::move(price)};
@@ -199,19 +215,25 @@ Engine::Bound Engine::bound(const models::Workload& workload, models::Role role,
   const bool prompts = role != models::Role::decode, decodes = role != models::Role::prefill;
   TablePrice::Demand demand;
   demand.prompt_tokens = prompts ? lengths.fresh : 0;
-  demand.decode_steps = decodes ? std::max(0.0, lengths.output - 1) : 0;
+  // An answer takes its tokens over those of a step in whole steps, rounded: at most half a step fewer.
+  const double growth = impl_->options.decode_growth(), rounded = growth > 1 ? 0.5 : 0;
+  demand.decode_steps = decodes ? std::max(0.0, (lengths.output - 1) / growth - rounded) : 0;
   demand.context = lengths.prompt();
   demand.max_decodes = std::ceil(static_cast<double>(max_batch) / ranks());
   if (users > 0) demand.max_decodes = std::max(1.0, std::min(demand.max_decodes, std::ceil(users / ranks())));
   // An engine that takes prompts whole may go over its budget for one.
-  demand.max_tokens = std::max(static_cast<double>(impl_->max_tokens), lengths.fresh) + demand.max_decodes;
+  demand.max_tokens = std::max(static_cast<double>(impl_->max_tokens), lengths.fresh) +
+                      demand.max_decodes * static_cast<double>(impl_->options.decode_tokens());
   Bound out;
   out.requests_per_s = 1e6 * ranks() / price.least_us(demand);
   const double shortest = std::max(1.0, std::floor(static_cast<double>(workload.isl) * workload.shortest));
   const StepWork lone{1, shortest, {}, 0};
-  if (decodes) out.tpot_ms = price.step_us({&lone, 1}) * 1e-3;
+  const double least_output = std::floor(static_cast<double>(workload.osl) * workload.shortest);
+  const double least_steps = std::max(0.0, 1 / growth - rounded / std::max(1.0, least_output - 1));  // of a token
+  if (decodes) out.tpot_ms = price.step_us({&lone, 1}) * least_steps * 1e-3;
   demand.prompt_tokens = std::max(1.0, shortest * (1 - workload.prefix_hit));
   demand.decode_steps = 0;
+  demand.alone = true;
   if (prompts) out.ttft_ms = price.least_us(demand) * 1e-3 + outside_ms(1);
   if (users > 0 && decodes) {
     const double latency_ms = out.ttft_ms + std::max(0.0, lengths.output - 1) * out.tpot_ms;
@@ -222,14 +244,21 @@ Engine::Bound Engine::bound(const models::Workload& workload, models::Role role,
 
 scheduler::Policy Engine::policy(int64_t max_batch) const {
   const int64_t sequences = std::max<int64_t>(1, (max_batch + ranks() - 1) / ranks());
+  scheduler::Policy out;
   switch (impl_->backend.admission) {
     case Admission::prefill_first:
-      return scheduler::sglang(impl_->max_tokens, sequences);
+      out = scheduler::sglang(impl_->max_tokens, sequences);
+      break;
     case Admission::mixed_whole:
-      return scheduler::trtllm(impl_->max_tokens, sequences, !impl_->backend.reserves_output);
+      out = scheduler::trtllm(impl_->max_tokens, sequences, !impl_->backend.reserves_output);
+      break;
     default:
-      return scheduler::vllm(impl_->max_tokens, sequences);
+      out = scheduler::vllm(impl_->max_tokens, sequences);
   }
+  out.result_delay = static_cast<int>(impl_->backend.result_delay);
+  out.decode_tokens = impl_->options.decode_tokens();
+  out.decode_growth = impl_->options.decode_growth();
+  return out;
 }
 
 int64_t Engine::kv_blocks(double context, int64_t block_tokens, double known_to_run) const {
@@ -245,6 +274,7 @@ int64_t Engine::kv_blocks(double context, int64_t block_tokens, double known_to_
 }
 
 int Engine::ranks() const { return impl_->parallelism.attention_dp; }
+const EngineOptions& Engine::options() const { return impl_->options; }
 const BackendModel& Engine::backend() const { return impl_->backend; }
 
 double Engine::decode_spread(const models::Workload& workload, double batch) const {
@@ -257,9 +287,7 @@ double Engine::prefill_spread(const models::Workload& workload) const {
   return relative_spread(impl_->table_for(impl_->lengths_of(workload)).prefill(1, 0));
 }
 
-double Engine::outside_ms(double in_flight) const {
-  return impl_->backend.outside_ms(in_flight);
-}
+double Engine::outside_ms(double in_flight) const { return impl_->backend.outside_ms(in_flight); }
 
 Engine::Decode Engine::decode(const models::Workload& workload, double batch) const {
   const std::scoped_lock lock(impl_->mutex);

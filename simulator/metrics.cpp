@@ -123,7 +123,7 @@ void Recorder::done(const RequestRecord& r) {
   const double ttft = ttft_ms_of(r), tpot = tpot_ms_of(r);
   const double latency = (r.last_us - r.arrival_us) * 1e-3 + options_.client.outside_ms;
   ttft_.push_back(ttft);
-  tpot_.push_back(tpot);
+  if (r.output_tokens > 1) tpot_.push_back(tpot);  // one token has none
   latency_.push_back(latency);
   queue_.push_back((r.started_us - r.arrival_us) * 1e-3);
   output_tokens_ += static_cast<double>(r.output_tokens);
@@ -140,7 +140,7 @@ void Recorder::judge(double ttft, double tpot, double latency) {
   late_tpot_ += late_tpot;
   late_latency_ += late;
   if (options_.expected_requests > 0 && t.quantile) {
-    hopeless_ = std::max({late_ttft_, late_tpot_, late_latency_}) > late_allowed();
+    hopeless_ |= std::max({late_ttft_, late_tpot_, late_latency_}) > late_allowed();
     enough_ |= hopeless_;
   }
   if (options_.precision > 0 && requests() >= next_check_) {

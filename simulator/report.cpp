@@ -5,14 +5,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/error.h"
 #include "simulator/trace.h"
 
 namespace drydock::simulator {
 namespace {
 
 constexpr double kMillion = 1e6, kUsPerHour = 3.6e9;
-constexpr double kStandstillUs = kUsPerHour;
 
 // All requests' values, replication after replication.
 template <typename Values>
@@ -133,25 +131,6 @@ std::vector<PoolState> states(const Cluster& cluster, size_t pools) {
   return out;
 }
 
-// Without this, a timeline would go on for ever beside requests that nobody will ever run.
-class Standstill {
- public:
-  void look(double now_us, const std::vector<PoolState>& pools, const CountedLoad& load) {
-    bool moves = load.in_flight() == 0 || load.in_flight() != before_ || load.next_us() != kNever;
-    for (const PoolState& p : pools) moves |= p.running > 0;
-    before_ = load.in_flight();
-    if (moves) since_us_ = now_us;
-    if (now_us - since_us_ <= kStandstillUs) return;
-    throw core::Error(
-        fmt::format("the simulation stands still at {:.0f} s: {} requests wait and no worker can run them",
-                    now_us * 1e-6, load.in_flight()));
-  }
-
- private:
-  int64_t before_ = -1;
-  double since_us_ = 0;
-};
-
 }  // namespace
 
 const char kRequestsHeader[] =
@@ -192,14 +171,9 @@ Outcome run_watched(const Deployment& deployment, const models::Workload& worklo
   Outcome out;
   out.requests = std::make_unique<RunObserver>(watch.recording, counted, watch.sinks);
   const size_t pools = deployment.parts.size();
-  Standstill standstill;
   scenario.prepare = [&](Cluster& cluster) {
     out.timeline.add(0, states(cluster, pools));
-    cluster.every(watch.sample_us, [&](double now_us) {
-      auto seen = states(cluster, pools);
-      standstill.look(now_us, seen, counted);
-      out.timeline.add(now_us, std::move(seen));
-    });
+    cluster.every(watch.sample_us, [&](double now_us) { out.timeline.add(now_us, states(cluster, pools)); });
     if (watch.prepare) watch.prepare(cluster, counted, *out.requests);
   };
   out.result = simulate(deployment, workload, scenario, counted, *out.requests);

@@ -61,7 +61,6 @@ struct Watch {
   // Called once the cluster is there; the load and the observer live as long as the run.
   std::function<void(Cluster&, const CountedLoad&, const Recorder&)> prepare;
 };
-// Throws core::Error when requests wait for longer than an hour of simulated time while no worker runs or starts.
 Outcome run_watched(const Deployment& deployment, const models::Workload& workload, Scenario scenario,
                     std::unique_ptr<Load> load, const Watch& watch);
 

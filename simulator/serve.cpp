@@ -10,6 +10,7 @@ namespace drydock::simulator {
 namespace {
 
 constexpr double kPromptsPerSlot = 10;
+constexpr double kClientGapUs = 1000;  // from an answer to the client's next request, on average
 constexpr int64_t kLeastRequests = 400, kMostSteadyRequests = 2000, kOpenRequests = 1500, kMostOpenRequests = 12'000;
 
 core::Figure banded(double value, double kernel_spread, double model_spread) {
@@ -151,7 +152,7 @@ std::optional<Served> serve(const Deployment& deployment, const models::Workload
   options.ramp_us = ramp_us(slice);
   if (workload.rate && !options.requests) options.requests = open_requests(slice);
   const Engine& front = *slice.deployment.parts.front().engine;
-  const auto load = load_of(workload, front.outside_ms(0) * 1e3, options);
+  const auto load = load_of(workload, kClientGapUs, options);
   Recorder::Options recording;
   recording.client = {front.outside_ms(workload.concurrency.value_or(0) / slice.deployment.parts.front().replicas),
                       workload.stream_interval};

@@ -13,6 +13,7 @@
 #include "models/system.h"
 #include "perfdb/kernel_times.h"
 #include "scheduler/scheduler.h"
+#include "simulator/engine_options.h"
 #include "simulator/step_price.h"
 #include "simulator/step_time.h"
 
@@ -34,7 +35,7 @@ class Engine {
  public:
   Engine(const models::Architecture& architecture, const models::Precision& precision,
          const models::Parallelism& parallelism, const models::System& system, const perfdb::KernelTimes& times,
-         const BackendModel& backend, int64_t max_tokens);
+         const BackendModel& backend, int64_t max_tokens, const EngineOptions& options = {});
   ~Engine();
   Engine(Engine&&) noexcept;
 
@@ -105,6 +106,7 @@ class Engine {
   // for `known_to_run` tokens.
   int64_t kv_blocks(double context, int64_t block_tokens, double known_to_run) const;
   int ranks() const;
+  const EngineOptions& options() const;
   const BackendModel& backend() const;
   // Half-width of the 80 % band of ln(time) from kernel times alone, of a decode step of `batch` and of a prompt.
   double decode_spread(const models::Workload& workload, double batch) const;

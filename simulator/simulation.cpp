@@ -48,6 +48,12 @@ ClusterSpec cluster_of(const Deployment& deployment, const models::Workload& wor
     pool.replicas = part.replicas;
     pool.ranks = part.engine->ranks();
     pool.policy = part.engine->policy(part.max_batch);
+    // An engine that takes prompts whole never starts one that does not fit beside a full batch; who runs it so lets it
+    // chunk prompts.
+    const double longest = static_cast<double>(workload.isl) * workload.longest * (1 - workload.prefix_hit);
+    const double full = std::min(static_cast<double>(pool.policy.max_sequences), workload.concurrency.value_or(1e6));
+    const double beside = pool.stage == Stage::prefill ? 0 : full;
+    if (longest + beside > static_cast<double>(pool.policy.max_tokens)) pool.policy.chunks = true;
     pool.policy.prefix_cache = scenario.hash_tokens > 0 && pool.stage != Stage::decode;
     pool.block_tokens = block_tokens;
     const double held = static_cast<double>(workload.isl + workload.osl) * workload.longest;
@@ -55,6 +61,11 @@ ClusterSpec cluster_of(const Deployment& deployment, const models::Workload& wor
     pool.kv_blocks = part.engine->kv_blocks(
         typical_context(workload, pool.stage), block_tokens,
         held * std::clamp(std::ceil(users), 1.0, static_cast<double>(pool.policy.max_sequences)));
+    if (part.has_room) {
+      const double batch = static_cast<double>(pool.policy.max_sequences);
+      pool.kv_blocks =
+          std::max(pool.kv_blocks, static_cast<int64_t>(std::ceil(held * batch / static_cast<double>(block_tokens))));
+    }
     pool.price = &leases.back().price();
     spec.pools.push_back(std::move(pool));
   }

@@ -18,6 +18,7 @@ struct Part {
   models::Role role{};
   int replicas = 1;
   int64_t max_batch = 1;  // sequences in one instance, over its attention-DP ranks
+  bool has_room = false;  // is known to hold that batch, whatever the memory model thinks
 };
 
 struct Deployment {
@@ -35,8 +36,8 @@ struct Scenario {
   bool exact = false;
   int64_t hash_tokens = 0;  // of the load's hashes; > 0: prefix caches are on, and KV blocks are of this size
   double most_us = kNever;
-  double look_us = 0;        // > 0: so often the recorder looks whether the targets are still in reach
-  int64_t steady_after = 0;  // answers after which throughput is counted
+  double look_us = 0;                     // > 0: so often the recorder looks whether the targets are still in reach
+  int64_t steady_after = 0;               // answers after which throughput is counted
   std::function<void(Cluster&)> prepare;  // called before the first request: to set timelines and autoscaling up
 };
 

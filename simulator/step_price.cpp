@@ -30,11 +30,13 @@ TablePrice::TablePrice(const StepTimer& timer, int attention_dp, const StepOptio
       tokens_(kTokenLevels, Tokens{-1, 0, 0}),
       head_(kTokenLevels, -1),
       decode_(kSequenceLevels * kContextLevels, -1),
+      draft_(options.draft_layers > 0 ? decode_.size() : 0, -1),
       prompt_(kPromptLevels * kPromptTokenLevels * kCachedLevels, -1) {
   const models::BatchPart typical{8, 1, 1024, true, true};
   double slowest = 0;
   for (int stage = 0; timer.stages() > 1 && stage < timer.stages(); ++stage)
     if (const double us = timer.parts({&typical, 1}, stage, scratch_).all(); us > slowest) slowest = us, stage_ = stage;
+  gap_us_ = timer.backend().layer_gap_us() * static_cast<double>(timer.lowering().stage_layers(stage_));
 }
 
 StepTimer::Parts TablePrice::parts(const models::BatchPart& part) {
@@ -74,20 +76,37 @@ double TablePrice::head_us(double sequences) {
   return share > 0 ? mix(head_node(level), head_node(level + 1), share) : head_node(level);
 }
 
-double TablePrice::decode_node(size_t sequences, size_t context) {
-  double& node = decode_[sequences * kContextLevels + context];
+double TablePrice::decode_node(size_t sequences, size_t context, bool drafting) {
+  double& node = (drafting ? draft_ : decode_)[sequences * kContextLevels + context];
+  const int64_t tokens = drafting ? 1 : options_.decode_tokens;
   if (node < 0)
-    node = parts({half_octave_at(sequences), 1, static_cast<int64_t>(context_at(context)), false, true}).attention;
+    node = parts({half_octave_at(sequences), tokens, static_cast<int64_t>(context_at(context)), false, true}).attention;
   return node;
 }
 
+double TablePrice::draft_us(double sequences) {
+  if (sequences <= 0 || options_.draft_heads <= 0) return 0;
+  const Tokens t = tokens_us(sequences);
+  return options_.draft_layers * (t.own + t.experts + t.exchange) + options_.draft_heads * head_us(sequences);
+}
+
 TablePrice::Segment TablePrice::decode_attention(double sequences, double context) {
+  Segment all = decode_attention(sequences, context, false);
+  if (options_.draft_layers <= 0) return all;
+  const Segment draft = decode_attention(sequences, context, true);  // on the same grid
+  all.us += options_.draft_layers * draft.us;
+  all.slope += options_.draft_layers * draft.slope;
+  return all;
+}
+
+TablePrice::Segment TablePrice::decode_attention(double sequences, double context, bool drafting) {
   sequences = std::max(1.0, sequences);
   const size_t n = std::min(half_octave_level(sequences), kSequenceLevels - 2);
   const size_t c = std::min(context_level(context), kContextLevels - 2);
   const double n_share = (sequences - half_octave_at(n)) / (half_octave_at(n + 1) - half_octave_at(n));
   const auto at = [&](size_t level) {
-    return n_share > 0 ? mix(decode_node(n, level), decode_node(n + 1, level), n_share) : decode_node(n, level);
+    const double a = decode_node(n, level, drafting);
+    return n_share > 0 ? mix(a, decode_node(n + 1, level, drafting), n_share) : a;
   };
   const double low = at(c), high = at(c + 1), from = context_at(c), to = context_at(c + 1);
   const double slope = (high - low) / (to - from);
@@ -146,18 +165,15 @@ double TablePrice::tokens_of(const StepWork& work, double share, bool prompts) c
   return tokens;
 }
 
-// What one rank does by itself.
+// What one rank does by itself in kernels.
 double TablePrice::own_us(const StepWork& work, double share, bool prompts) {
-  const BackendModel& backend = timer_->backend();
   const double decodes = work.decodes > 0 ? std::max(1.0, work.decodes * share) : 0;
   double us = tokens_us(tokens_of(work, share, prompts)).own,
          emitting = decodes * static_cast<double>(options_.decode_tokens);
-  if (decodes > 0)
-    us += decode_attention(decodes, work.decode_context / work.decodes).us + backend.sequence_host_us() * decodes;
+  if (decodes > 0) us += decode_attention(decodes, work.decode_context / work.decodes).us + draft_us(decodes);
   if (prompts && !work.prompts.empty()) {
     us += prompt_attention(work.prompts);
-    for (const scheduler::Chunk& c : work.prompts)
-      if (c.last) emitting += 1, us += backend.prompt_step_us();
+    for (const scheduler::Chunk& c : work.prompts) emitting += c.last;
   }
   return us + head_us(emitting);
 }
@@ -179,8 +195,21 @@ double TablePrice::stage_us(std::span<const StepWork> ranks, double share, bool 
   const bool halves = options_.two_batch_overlap && attention_dp_ > 1 && mean >= 2;
   const Tokens together = tokens_us(halves ? mean / 2 : mean);
   const Stage stage{halves ? own / 2 : own, together.experts, together.exchange};
+  const double kernels = stage.us(halves) * options_.slowdown;
+  return kernels * (prompts ? timer_->backend().prompt_kernels : 1) + host_us(ranks, share, prompts);
+}
+
+// What the GPUs wait for besides kernels: the busiest rank's.
+double TablePrice::host_us(std::span<const StepWork> ranks, double share, bool prompts) const {
   const BackendModel& backend = timer_->backend();
-  return stage.us(halves) * options_.slowdown + backend.step_host_us() + options_.draft_us;
+  double most = 0;
+  for (const StepWork& work : ranks) {
+    double us = work.decodes > 0 ? backend.sequence_host_us() * std::max(1.0, work.decodes * share) : 0;
+    if (prompts)
+      for (const scheduler::Chunk& c : work.prompts) us += c.last ? backend.prompt_step_us() : 0;
+    most = std::max(most, us);
+  }
+  return most + backend.step_host_us() + gap_us_;
 }
 
 double TablePrice::step_us(std::span<const StepWork> ranks) {

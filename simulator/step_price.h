@@ -48,9 +48,11 @@ struct StepOptions {
   bool two_batch_overlap = false;      // expert communication of one half-batch beside the compute of the other
   bool shared_expert_overlap = false;  // shared expert beside routed ones
   int64_t decode_tokens = 1;           // tokens per decoding sequence in the step: 1 + drafts
-  double draft_us = 0;                 // per step, what making the drafts takes
-  double swap_us_per_token = 0;        // of KV between GPU and host
-  double slowdown = 1;                 // of a GPU that is slower than it should be
+  // What making the drafts takes per step: passes over the stage's layers and over the output head, with one token a
+  // decoding sequence; in kernel time.
+  double draft_layers = 0, draft_heads = 0;
+  double swap_us_per_token = 0;  // of KV between GPU and host
+  double slowdown = 1;           // of a GPU that is slower than it should be
 };
 
 // Prices from kernel times through tables that fill themselves: everything that sees only the number of tokens, decode
@@ -71,6 +73,7 @@ class TablePrice : public StepPrice {
   struct Demand {
     double prompt_tokens = 0, decode_steps = 0, context = 0;  // context: KV tokens at its first decode step
     double max_decodes = 1, max_tokens = 1;
+    bool alone = false;  // the other ranks may be idle, and then experts see this rank's tokens only
   };
   double least_us(const Demand& demand);
 
@@ -91,13 +94,15 @@ class TablePrice : public StepPrice {
 
   Tokens tokens_us(double tokens);
   double head_us(double sequences);
-  Segment decode_attention(double sequences, double context);
+  Segment decode_attention(double sequences, double context);  // of the verification and of the drafts
+  Segment decode_attention(double sequences, double context, bool drafting);
+  double draft_us(double sequences);  // attention aside
   double prompt_attention(double sequences, double tokens, double cached);
   double prompt_attention(std::span<const scheduler::Chunk> prompts);
 
   const Tokens& token_node(size_t level);
   double head_node(size_t level);
-  double decode_node(size_t sequences, size_t context);
+  double decode_node(size_t sequences, size_t context, bool drafting);
   double prompt_node(size_t sequences, size_t tokens, size_t cached);
   double prompt_node_at(size_t sequences, size_t tokens, double cached);
   StepTimer::Parts parts(const models::BatchPart& part);
@@ -105,14 +110,16 @@ class TablePrice : public StepPrice {
   double tokens_of(const StepWork& work, double share, bool prompts) const;
   double own_us(const StepWork& work, double share, bool prompts);
   double stage_us(std::span<const StepWork> ranks, double share, bool prompts);
+  double host_us(std::span<const StepWork> ranks, double share, bool prompts) const;
 
   const StepTimer* timer_;
   double attention_dp_;
   StepOptions options_;
-  int stage_ = 0;  // the slowest
+  int stage_ = 0;      // the slowest
+  double gap_us_ = 0;  // between the kernels of its layers
   StepTimer::Scratch scratch_;
-  std::vector<Tokens> tokens_;                  // by level of their grid; own < 0: not priced yet
-  std::vector<double> head_, decode_, prompt_;  // < 0: not priced yet
+  std::vector<Tokens> tokens_;                          // by level of their grid; own < 0: not priced yet
+  std::vector<double> head_, decode_, draft_, prompt_;  // < 0: not priced yet; draft_: decode_ with one token each
 };
 
 }  // namespace drydock::simulator

@@ -33,11 +33,15 @@ std::pair<int, double> place(double x, int levels, const Grid& at) {
 
 }  // namespace
 
-StepTable::StepTable(const StepTimer& timer, int attention_dp, const Lengths& lengths, int64_t max_tokens)
+StepTable::StepTable(const StepTimer& timer, int attention_dp, const Lengths& lengths, int64_t max_tokens,
+                     const std::optional<scheduler::Speculation>& speculation)
     : timer_(&timer),
       attention_dp_(attention_dp),
       lengths_(lengths),
       max_tokens_(max_tokens),
+      speculation_(speculation),
+      decode_tokens_(speculation ? 1 + speculation->drafts() : 1),
+      growth_(speculation ? speculation->expected_tokens() : 1),
       decode_(kDecodeLevels),
       prefill_(static_cast<size_t>(kPromptLevels * kBesideLevels)) {
   const double budget = static_cast<double>(max_tokens);
@@ -50,14 +54,30 @@ StepTable::StepTable(const StepTimer& timer, int attention_dp, const Lengths& le
 StepCost StepTable::price_decode(double running) {
   const int stages = timer_->stages();
   const double per_rank = running / attention_dp_ / stages;
-  const models::BatchPart part{std::max(per_rank, 1.0), 1, std::llround(lengths_.mean_context()), true, true};
+  const models::BatchPart part{std::max(per_rank, 1.0), decode_tokens_, std::llround(lengths_.mean_context()), true,
+                               true};
   const BackendModel& backend = timer_->backend();
   StepCost cost;
   for (int stage = 0; stage < stages; ++stage)
     if (const StepCost one = timer_->stage({&part, 1}, stage, scratch_); one.us > cost.us) cost = one;
   cost.us += backend.step_host_us() + backend.sequence_host_us() * per_rank;
-  cost *= stages;
+  if (speculation_) cost += draft(part.sequences);
+  cost *= stages / growth_;
   return cost;
+}
+
+// All drafts of one step, on the last stage: a share of the passes over its layers, and its output head.
+StepCost StepTable::draft(double sequences) {
+  const int last = timer_->stages() - 1;
+  const DraftPasses passes = draft_passes(*speculation_, timer_->lowering().stage_layers(last));
+  models::BatchPart part{sequences, 1, std::llround(lengths_.mean_context()), false, true};
+  StepCost layers = timer_->stage({&part, 1}, last, scratch_);
+  part.emits = true;
+  const double head_us = std::max(0.0, timer_->stage({&part, 1}, last, scratch_).us - layers.us);
+  layers.us -= timer_->backend().layer_gap_us() * static_cast<double>(timer_->lowering().stage_layers(last));
+  layers *= passes.layers;
+  layers.us += head_us * passes.heads;
+  return layers;
 }
 
 StepCost StepTable::price_prefill(double prompts, double running) {
@@ -69,7 +89,7 @@ StepCost StepTable::price_prefill(double prompts, double running) {
   for (int64_t done = 0; done < fresh; done += chunk) {
     const int64_t tokens = std::min(chunk, fresh - done);
     const models::BatchPart prompt{sequences, tokens, cached + done, done + tokens >= fresh, false};
-    const models::BatchPart decode{beside, 1, std::llround(lengths_.mean_context()), true, true};
+    const models::BatchPart decode{beside, decode_tokens_, std::llround(lengths_.mean_context()), true, true};
     total += slowest_stage(prompt, decode);
     total.us += timer_->backend().step_host_us();
   }

@@ -1,8 +1,10 @@
 #pragma once
 // Step times of one engine under one workload, priced once per grid point and interpolated in between.
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "simulator/engine_options.h"
 #include "simulator/step_time.h"
 
 namespace drydock::simulator {
@@ -24,9 +26,11 @@ struct Lengths {
 class StepTable {
  public:
   // `max_tokens`: budget of a step of one rank.
-  StepTable(const StepTimer& timer, int attention_dp, const Lengths& lengths, int64_t max_tokens);
+  StepTable(const StepTimer& timer, int attention_dp, const Lengths& lengths, int64_t max_tokens,
+            const std::optional<scheduler::Speculation>& speculation = {});
 
-  // One step in which each of `running` sequences gets a token; with pipeline stages, one round of all microbatches.
+  // The time in which each of `running` sequences gets a token: one step, with pipeline stages one round of all
+  // microbatches; under speculation a step of verification and its drafts over the tokens that it yields.
   StepCost decode(double running);
   // The steps that take `prompts` (at most prompts_per_step(), or one chunked prompt) to their first token while
   // `running` sequences decode beside them.
@@ -34,6 +38,7 @@ class StepTable {
   // Time from the first stage to the last beyond the time that one stage is busy, per step [us].
   double prefill_latency_us(double prompts);
 
+  double tokens_per_step() const { return growth_; }              // of a decoding sequence, >= 1
   double prompts_per_step() const { return prompts_per_step_; }   // >= 1
   int64_t steps_per_prompt() const { return steps_per_prompt_; }  // > 1: the prompt is chunked
   const Lengths& lengths() const { return lengths_; }
@@ -44,6 +49,7 @@ class StepTable {
     StepCost cost;
   };
   StepCost price_decode(double running);
+  StepCost draft(double sequences);
   StepCost price_prefill(double prompts, double running);
   StepCost slowest_stage(const models::BatchPart& prompt, const models::BatchPart& decode);
   int64_t chunk_tokens() const;
@@ -55,6 +61,9 @@ class StepTable {
   double attention_dp_;
   Lengths lengths_;
   int64_t max_tokens_;
+  std::optional<scheduler::Speculation> speculation_;
+  int64_t decode_tokens_ = 1;  // of a sequence in a step
+  double growth_ = 1;          // of these, to keep
   double prompts_per_step_;
   int64_t steps_per_prompt_;
   std::vector<Node> decode_;   // by level: running = 2^(level - 1), level 0: none

@@ -6,6 +6,7 @@
 #include "models/lowering.h"
 #include "perfdb/kernel_times.h"
 #include "simulator/backend_model.h"
+#include "simulator/expert_load.h"
 
 namespace drydock::simulator {
 
@@ -25,7 +26,8 @@ class StepTimer {
   using Scratch = std::vector<models::LayerOp>;
 
   StepTimer(const models::Architecture& architecture, const models::Precision& precision,
-            const models::Parallelism& parallelism, const perfdb::KernelTimes& times, const BackendModel& backend);
+            const models::Parallelism& parallelism, const perfdb::KernelTimes& times, const BackendModel& backend,
+            const ExpertLoad* experts = nullptr);
 
   // Which ops of a step: under attention DP a rank's own work, and what all ranks do together (experts and the
   // communication around them), can be loaded differently.
@@ -34,9 +36,9 @@ class StepTimer {
   // Step of `batch` (one attention-DP rank's) on the given stage, without the host's share.
   StepCost stage(models::Batch batch, int stage, Scratch& scratch, Share share = Share::all) const;
 
-  // The same step's time without spread, by what it depends on [us].
+  // Its kernels' time without spread, by what it depends on, as in a step without prompts [us].
   struct Parts {
-    double own = 0;        // of a rank's own tokens, attention and output head aside; gaps between layers included
+    double own = 0;        // of a rank's own tokens, attention and output head aside
     double attention = 0;  // sees each sequence's context
     double head = 0;       // sees the sequences that get a token
     double experts = 0, shared_expert = 0;
@@ -45,7 +47,7 @@ class StepTimer {
   };
   Parts parts(models::Batch batch, int stage, Scratch& scratch) const;
 
-  // Time of one op as the backend runs it; `count` launches.
+  // Time of one op as the backend runs it; `count` launches. Routed experts take as long as the busiest GPU's.
   double scale(const core::Op& op) const;
 
   int stages() const { return lowering_.stages(); }
@@ -59,6 +61,7 @@ class StepTimer {
   models::Lowering lowering_;
   const perfdb::KernelTimes* times_;
   const BackendModel* backend_;
+  const ExpertLoad* experts_;  // nullptr: evenly loaded
 };
 
 }  // namespace drydock::simulator

@@ -45,9 +45,7 @@ void Worker::start(double now_us, bool exact) {
   run_.line.growth_us *= factor;
 }
 
-bool Worker::interrupt(int rank, double now_us) {
-  return !ranks_[static_cast<size_t>(rank)].blocked() && cut(now_us);
-}
+bool Worker::interrupt(int rank, double now_us) { return !ranks_[static_cast<size_t>(rank)].blocked() && cut(now_us); }
 
 bool Worker::cut(double now_us) {
   if (!busy_ || run_.steps == 1) return false;

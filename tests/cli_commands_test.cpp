@@ -104,6 +104,91 @@ TEST_CASE("times take units, and the page for people fits 100 columns") {
   }
 }
 
+TEST_CASE("speculation and expert slots go into the plan, and replace a plan's own") {
+  const Scratch scratch;
+  const std::string dir = scratch / "o";
+  const core::Json asked = json_of({"recommend",
+                                    "--model",
+                                    "Qwen/Qwen3-30B-A3B",
+                                    "--system",
+                                    "h200_sxm",
+                                    "--gpus",
+                                    "4",
+                                    "--backend",
+                                    "vllm",
+                                    "--mode",
+                                    "agg",
+                                    "--isl",
+                                    "500",
+                                    "--osl",
+                                    "200",
+                                    "--concurrency",
+                                    "16",
+                                    "--speculative",
+                                    "eagle:k=3,p=0.8",
+                                    "--out",
+                                    dir,
+                                    "--json"});
+  CHECK(asked["question"]["speculative"] == "eagle:k=3,p=0.8");
+  CHECK(!std::filesystem::exists(dir + "/expert_placement.json"));
+  core::Json plan = core::read_json(dir + "/plan.json");
+  CHECK(plan["speculative"] == "eagle:k=3,p=0.8");
+  plan["pools"][0].update({{"tp", 4}, {"pp", 1}, {"attention_dp", 1}, {"ep", 4}, {"moe_tp", 1}, {"replicas", 1}});
+  const std::string file = scratch.write("p.json", plan.dump());
+  const auto estimate = [&](Arguments more) {
+    more.insert(more.begin(), {"estimate", "--plan", file, "--json"});
+    return json_of(more);
+  };
+  const auto tpot = [](const core::Json& json) { return json["tpot_ms"]["value"].get<double>(); };
+  const core::Json even = estimate({}), skew = estimate({"--expert-skew", "1"}),
+                   placed = estimate({"--expert-skew", "1", "--expert-slots", "144", "--out", scratch / "e"});
+  CHECK(!even["breakdown"][0].contains("experts"));
+  const core::Json& balance = placed["breakdown"][0]["experts"];
+  CHECK(balance["slots"] == 144);
+  CHECK(balance["imbalance_before"] == skew["breakdown"][0]["experts"]["imbalance_after"]);
+  CHECK(balance["imbalance_after"] < balance["imbalance_before"]);
+  CHECK(tpot(even) < tpot(skew));
+  CHECK(tpot(placed) < tpot(skew));
+  CHECK(tpot(estimate({"--speculative", "eagle:k=3,p=0"})) > tpot(even));
+  const std::string placement = core::read_file(scratch / "e/expert_placement.json");
+  CHECK(core::parse_json(placement, "placement")["layers"][0].size() == 144);
+  CHECK(core::read_json(scratch / "e/plan.json")["experts"]["slots"] == 144);
+  // The plan that was written says the same again, without flags.
+  CHECK(tpot(json_of({"estimate", "--plan", scratch / "e/plan.json", "--json", "--out", scratch / "f"})) ==
+        doctest::Approx(tpot(placed)));
+  CHECK(core::read_file(scratch / "f/expert_placement.json") == placement);
+  const auto simulated = [&](Arguments more) {
+    more.insert(more.begin(), {"simulate", "--plan", file, "--requests", "50", "--json"});
+    return json_of(more)["tpot_ms"]["mean"].get<double>();
+  };
+  CHECK(simulated({"--speculative", "eagle:k=3,p=1"}) < simulated({}));
+}
+
+TEST_CASE("bad speculation and expert flags are one line") {
+  const auto error = [](const Arguments& more) {
+    const Run run = run_drydock(question(more));
+    CHECK(run.exit_code == 2);
+    CHECK(lines(run.err) == 1);
+    return run.err;
+  };
+  CHECK(error({"--speculative", "mtp:k=1,p=0.5"}).find("--speculative: Qwen/Qwen3-32B has no layers") !=
+        std::string::npos);
+  CHECK(error({"--speculative", "eagle"}).find("--speculative: speculation 'eagle'") != std::string::npos);
+  CHECK(error({"--expert-skew", "-1"}).find("--expert-skew '-1'") != std::string::npos);
+  CHECK(error({"--expert-skew", "1"}).find("--expert-skew: Qwen/Qwen3-32B has no experts") != std::string::npos);
+  CHECK(error({"--expert-slots", "8"}).find("--expert-slots: goes with") != std::string::npos);
+  const Scratch scratch;
+  REQUIRE(run_drydock({"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--gpus", "1", "--backend",
+                       "vllm", "--isl", "100", "--osl", "10", "--mode", "agg", "--out", scratch / "o"})
+              .exit_code == 0);
+  core::Json plan = core::read_json(scratch / "o/plan.json");
+  plan["speculative"] = "mtp:k=0";
+  const Run run = run_drydock({"estimate", "--plan", scratch.write("p.json", plan.dump())});
+  CHECK(run.exit_code == 2);
+  CHECK(run.err.find("p.json: field 'speculative': ") != std::string::npos);
+  CHECK(lines(run.err) == 1);
+}
+
 TEST_CASE("nothing meets the targets: exit 3, the nearest plans, and which target binds") {
   const core::Json json =
       json_of({"recommend", "--model", "Qwen/Qwen3-32B", "--system", "h200_sxm", "--gpus", "4", "--backend", "vllm",

@@ -231,6 +231,38 @@ TEST_CASE("a model too large for the GPUs is out of memory, not slow") {
   CHECK(a.nearest.empty());
 }
 
+TEST_CASE("speculation makes tokens faster, and the plan says how") {
+  Question q = question();
+  q.mode = ModeChoice::agg;
+  q.workload.concurrency = 8;
+  q.slo = {};
+  const Answer plain = recommend(q, resources());
+  q.speculative = "eagle:k=3,p=0.8";
+  const Answer fast = recommend(q, resources());
+  REQUIRE(!fast.plans.empty());
+  CHECK(fast.plans.front().plan.speculative == q.speculative);
+  CHECK(fast.plans.front().plan.prediction->tpot_ms.value < plain.plans.front().plan.prediction->tpot_ms.value);
+  CHECK(fast.pareto.back().plan.prediction->tpot_ms.value < plain.pareto.back().plan.prediction->tpot_ms.value);
+  q.speculative = "mtp:k=1,p=0.8";
+  CHECK_THROWS_WITH_AS(recommend(q, resources()),
+                       "--speculative: Qwen/Qwen3-32B has no layers for multi-token prediction; want eagle, draft or "
+                       "ngram in place of mtp",
+                       core::Error);
+}
+
+TEST_CASE("the winner is the same whether or not what can't win is simulated, under speculation and skew") {
+  Question q = question("Qwen/Qwen3-30B-A3B", 4);
+  q.workload.concurrency = 16;
+  q.speculative = "eagle:k=2,p=0.7";
+  q.experts.skew = 0.8;
+  const Answer pruned = recommend(q, resources());
+  q.prune = false;
+  const Answer all = recommend(q, resources());
+  REQUIRE(!all.plans.empty());
+  CHECK(pruned.counts.simulated < all.counts.simulated);
+  CHECK(models::to_json(pruned.plans.front().plan) == models::to_json(all.plans.front().plan));
+}
+
 TEST_CASE("a context longer than the model's is refused") {
   Question q = question();
   q.workload.isl = 40'000;

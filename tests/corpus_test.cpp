@@ -32,3 +32,15 @@ TEST_CASE("every CSV of the corpus is read or refused in one line") { replay("cs
 TEST_CASE("every database of the corpus is read or refused in one line") {
   replay("database", drydock::fuzz::database);
 }
+TEST_CASE("every trace of the corpus is read or refused in one line") { replay("trace", drydock::fuzz::trace); }
+TEST_CASE("every load of the corpus is served to its end") { replay("load", drydock::fuzz::load); }
+TEST_CASE("every length of the corpus is read or refused in one line") { replay("lengths", drydock::fuzz::lengths); }
+TEST_CASE("every speculation of the corpus is read or refused in one line") {
+  replay("speculation", drydock::fuzz::speculation);
+}
+TEST_CASE("every scaling policy of the corpus is read or refused in one line") {
+  replay("policy", drydock::fuzz::policy);
+}
+TEST_CASE("every expert histogram of the corpus is read or refused in one line") {
+  replay("histogram", drydock::fuzz::histogram);
+}

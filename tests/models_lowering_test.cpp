@@ -119,11 +119,16 @@ TEST_CASE("sparse MLA scores all context but attends to what the indexer selects
 
 TEST_CASE("with attention DP tokens travel to their experts; without it one all-reduce sums them") {
   const Architecture a = find_model("deepseek-ai/DeepSeek-R1");
+  const auto wide = lowered(a, {1, 1, 16, 1, 16}, {{16, 1, 1000, true, true}});
+  CHECK(count_of(wide, OpKind::moe_dispatch) == 58);
+  CHECK(count_of(wide, OpKind::moe_combine) == 58);
+  CHECK(count_of(wide, OpKind::all_reduce) == 0);
+  CHECK(first(wide, OpKind::moe).shape[0] == 256);  // 16 tokens of each of 16 ranks
+  // Inside a node all tokens are gathered on every rank: 128 of 7168 in bf16.
   const auto dp = lowered(a, {1, 1, 8, 1, 8}, {{16, 1, 1000, true, true}});
-  CHECK(count_of(dp, OpKind::moe_dispatch) == 58);
-  CHECK(count_of(dp, OpKind::moe_combine) == 58);
-  CHECK(count_of(dp, OpKind::all_reduce) == 0);
-  CHECK(first(dp, OpKind::moe).shape[0] == 128);  // 16 tokens of each of 8 ranks
+  CHECK(count_of(dp, OpKind::moe_dispatch) == 0);
+  CHECK(count_of(dp, OpKind::reduce_scatter) == 58);
+  CHECK(first(dp, OpKind::all_gather).shape[0] == 128 * 7168 * 2);
   const auto tp = lowered(a, {8, 1, 1, 1, 8}, {{16, 1, 1000, true, true}});
   CHECK(count_of(tp, OpKind::moe_dispatch) == 0);
   CHECK(count_of(tp, OpKind::all_reduce) == 123);

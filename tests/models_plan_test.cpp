@@ -62,6 +62,31 @@ TEST_CASE("a plan reads back as it was written") {
   CHECK(back.prediction->ttft_ms.high == 1100);
 }
 
+TEST_CASE("speculation, experts and overlap read back, and are not there unless they were set") {
+  CHECK(to_json(disaggregated()).find("overlap") == std::string::npos);
+  CHECK(to_json(disaggregated()).find("experts") == std::string::npos);
+  CHECK(to_json(disaggregated()).find("speculative") == std::string::npos);
+  Plan plan = disaggregated();
+  plan.speculative = "mtp:k=3,p=0.8";
+  plan.experts = {0.8, "", 288};
+  plan.pools[1].two_batch_overlap = plan.pools[1].shared_expert_overlap = true;
+  const Plan back = parse_plan(to_json(plan), "plan.json");
+  CHECK(to_json(back) == to_json(plan));
+  CHECK(back.speculative == "mtp:k=3,p=0.8");
+  CHECK(back.experts.skew == 0.8);
+  CHECK(back.experts.slots == 288);
+  CHECK(!back.pools[0].two_batch_overlap);
+  CHECK((back.pools[1].two_batch_overlap && back.pools[1].shared_expert_overlap));
+  plan.experts = {std::nullopt, "counts.json", 0};
+  CHECK(parse_plan(to_json(plan), "plan.json").experts.histogram == "counts.json");
+  CHECK(error_of(changed("/experts", {{"slots", 288}})) ==
+        "plan.json: field 'experts.skew': give either skew or histogram");
+  CHECK(error_of(changed("/experts", {{"skew", 11}})).starts_with("plan.json: field 'experts.skew': "));
+  CHECK(error_of(changed("/speculative", 3)).starts_with("plan.json: field 'speculative': "));
+  CHECK(
+      error_of(changed("/pools/0/two_batch_overlap", 1)).starts_with("plan.json: field 'pools[0].two_batch_overlap'"));
+}
+
 TEST_CASE("what is wrong in a plan is named") {
   CHECK(error_of(changed("/schema", "other")) == "plan.json: field 'schema': want 'drydock.plan'");
   CHECK(error_of(changed("/version", 2)) == "plan.json: field 'version': is newer than this program; want 1");

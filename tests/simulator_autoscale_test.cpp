@@ -16,7 +16,8 @@ struct Bed {
   models::System system = models::find_system("h200_sxm");
   perfdb::KernelTimes times{system.hardware};
   BackendModel backend;
-  Engine engine{architecture, models::choose_precision(architecture, "fp8"), {2, 1, 1, 1, 1}, system, times, backend, 8192};
+  Engine engine{architecture, models::choose_precision(architecture, "fp8"), {2, 1, 1, 1, 1}, system, times, backend,
+                8192};
   models::Workload workload;
   Deployment deployment;
 
@@ -69,13 +70,13 @@ Scaled run(const Bed& bed, const scheduler::ScalingPolicy& policy) {
 
 TEST_CASE("an engine serves more when answers are shorter and less within a tighter target") {
   const Bed bed;
-  const auto rates = engine_rates(bed.deployment, bed.workload, std::nullopt);
+  const auto rates = engine_rates(bed.deployment, std::nullopt);
   const double plain = rates.decode_requests_per_s({1000, 1000, 100});
   CHECK(plain > 0);
   CHECK(rates.decode_requests_per_s({1000, 1000, 50}) > plain);
   CHECK(rates.decode_requests_per_s({1000, 200, 100}) > plain);  // most of the prompt is in the cache
-  CHECK(engine_rates(bed.deployment, bed.workload, 15.0).decode_requests_per_s({1000, 1000, 100}) < plain);
-  CHECK(engine_rates(bed.deployment, bed.workload, 0.01).decode_requests_per_s({1000, 1000, 100}) == 0);
+  CHECK(engine_rates(bed.deployment, 15.0).decode_requests_per_s({1000, 1000, 100}) < plain);
+  CHECK(engine_rates(bed.deployment, 0.01).decode_requests_per_s({1000, 1000, 100}) == 0);
 }
 
 TEST_CASE("a policy must have the plan's pools") {
@@ -89,7 +90,8 @@ TEST_CASE("a policy must have the plan's pools") {
             .replicas == 3);
 }
 
-TEST_CASE("a fixed policy changes nothing; the others follow a rush and serve more within the target than their least") {
+TEST_CASE(
+    "a fixed policy changes nothing; the others follow a rush and serve more within the target than their least") {
   const Bed bed;
   const Scaled fixed = run(bed, policy(R"({"policy": "fixed", "decode": {"initial": 1, "max": 8}})"));
   CHECK(fixed.changes == 0);

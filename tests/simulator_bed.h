@@ -31,7 +31,8 @@ struct KinkedPrice : StepPrice {
     for (const StepWork& w : ranks) {
       slowest = std::max(slowest, rank_us(w));
       moved += w.moved_kv_tokens;
-      for (const auto& c : w.prompts) tokens += static_cast<double>(c.tokens) * (1 + static_cast<double>(c.context) * 1e-4);
+      for (const auto& c : w.prompts)
+        tokens += static_cast<double>(c.tokens) * (1 + static_cast<double>(c.context) * 1e-4);
     }
     return base_us + slowest + prompt_us * tokens + moved_us * moved;
   }

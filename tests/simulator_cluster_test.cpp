@@ -1,8 +1,7 @@
-#include "simulator/cluster.h"
-
 #include <doctest/doctest.h>
 
 #include "models/catalogue.h"
+#include "simulator/cluster.h"
 #include "simulator/serving.h"
 #include "tests/simulator_bed.h"
 
@@ -75,15 +74,18 @@ Case any_case(uint64_t seed, StepPrice& price, int most_ranks = 4) {
     p.policy.prefix_cache = hashes && stage != Stage::decode;
     c.spec.pools.push_back(p);
   }
-  c.spec.router.policy = static_cast<scheduler::RouterPolicy>(random.integer(0, 2));
+  c.spec.router.policy = static_cast<scheduler::RouterPolicy>(random.integer(0, 3));
   c.spec.router.seed = random.next();
   c.spec.transfer = {50, 2, 1, random.uniform()};
   if (random.uniform() < 0.3) c.spec.local_prefill_tokens = random.integer(1, 200);
   for (int i = 0; random.uniform() < 0.4 && i < 4; ++i) {
     const int pool = static_cast<int>(random.integer(0, static_cast<int64_t>(c.spec.pools.size()) - 1));
-    Failure f{random.uniform() < 0.7 ? Failure::Kind::dies : Failure::Kind::slows, pool,
+    Failure f{random.uniform() < 0.7 ? Failure::Kind::dies : Failure::Kind::slows,
+              pool,
               static_cast<int>(random.integer(0, c.spec.pools[static_cast<size_t>(pool)].replicas - 1)),
-              random.uniform() * 2e6, random.uniform() < 0.8 ? random.uniform() * 1e6 : kNever, 1 + random.uniform()};
+              random.uniform() * 2e6,
+              random.uniform() < 0.8 ? random.uniform() * 1e6 : kNever,
+              1 + random.uniform()};
     c.spec.failures.push_back(f);
   }
   c.spec.detection_us = 1e5 * random.uniform();

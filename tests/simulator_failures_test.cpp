@@ -116,6 +116,16 @@ TEST_CASE("when all workers are gone for good the rest stays unanswered and the 
   }
 }
 
+TEST_CASE("hooks go on through long pauses") {
+  Bed bed(1);
+  Journal j(std::make_unique<ListLoad>(std::vector{ask(0, 100, 2), ask(1e7, 100, 2)}));
+  Cluster cluster(bed.spec);
+  int called = 0;
+  cluster.every(1000, [&](double) { ++called; });
+  CHECK(cluster.run(j, j).unfinished == 0);
+  CHECK(called >= 10'000);
+}
+
 TEST_CASE("a worker that comes back serves again, and may die again") {
   Bed bed(1);
   bed.dies(0, 0, 5500, 20'000);
@@ -181,7 +191,7 @@ TEST_CASE("both sides of a transfer die, in either order") {
 
 TEST_CASE("KV of a dead prefill worker whose request found no decode worker") {
   Bed bed(1, true);
-  bed.dies(1, 0, 100, 50'000);                                // noticed at 5100: the KV then waits for it
+  bed.dies(1, 0, 100, 50'000);  // noticed at 5100: the KV then waits for it
   bed.spec.failures.push_back({Failure::Kind::dies, 0, 0, 8000, 10'000, 1});
   const auto r = bed.serve({ask(5200, 100, 5)});
   // Its prompt is there at 6500; the prefill worker dies at 8000, is missed at 13,000 and back at 18,000.
@@ -249,4 +259,47 @@ TEST_CASE("the run stops at its time limit") {
   const ClusterTotals t = cluster.run(j, j, 20'000);
   CHECK(j.records.size() == 1);
   CHECK(t.end_us <= 20'000);
+}
+
+TEST_CASE("workers that die, return, come and go at random: every request ends once and all blocks come back") {
+  int64_t migrations = 0, lost = 0;
+  for (uint64_t seed = 1; seed <= 300; ++seed) {
+    CAPTURE(seed);
+    core::Random random(seed);
+    Bed bed(2, seed % 2 == 0);
+    bed.spec.migration_limit = static_cast<int>(random.integer(0, 3));
+    bed.spec.router.policy = static_cast<scheduler::RouterPolicy>(random.integer(0, 3));
+    for (PoolSpec& p : bed.spec.pools) {
+      p.kv_blocks = 60;
+      p.ranks = static_cast<int>(random.integer(1, 2));
+      if (random.uniform() < 0.3) p.policy = scheduler::trtllm(600, 8, true, true);
+    }
+    bed.spec.local_prefill_tokens = random.integer(0, 60);
+    const auto pools = static_cast<int64_t>(bed.spec.pools.size());
+    for (int i = 0; i < 8; ++i)
+      bed.dies(static_cast<int>(random.integer(0, pools - 1)), static_cast<int>(random.integer(0, 3)),
+               random.uniform() * 1e6, random.uniform() < 0.9 ? random.uniform() * 1e5 : kNever);
+    std::vector<Arrival> arrivals;
+    double at_us = 0;
+    for (int i = 0; i < 150; ++i)
+      arrivals.push_back(ask(at_us += random.exponential(6000), random.integer(1, 500), random.integer(1, 100)));
+    Journal j(std::make_unique<ListLoad>(arrivals));
+    Cluster cluster(bed.spec);
+    cluster.every(30'000, [&](double) {
+      for (int p = 0; p < pools; ++p) cluster.scale(p, static_cast<int>(random.integer(1, 4)), random.uniform() * 5e4);
+    });
+    const ClusterTotals t = cluster.run(j, j);
+    CHECK(t.unfinished == 0);
+    CHECK(j.records.size() == arrivals.size());
+    for (const auto& [tag, times] : j.ends) CHECK(times == 1);
+    for (int p = 0; p < pools; ++p) {
+      const PoolState s = cluster.state(p);
+      CHECK(s.running + s.waiting == 0);
+      CHECK(s.kv_share == 0);
+    }
+    migrations += t.migrations;
+    lost += t.lost;
+  }
+  CHECK(migrations > 1000);
+  CHECK(lost > 50);
 }

@@ -1,11 +1,10 @@
-#include "simulator/metrics.h"
-
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "core/random.h"
+#include "simulator/metrics.h"
 
 using namespace drydock;
 using namespace drydock::simulator;
@@ -66,7 +65,7 @@ TEST_CASE("quantiles of a few values, as numpy has them") {
   std::vector<double> v{40, 10, 30, 20};
   CHECK(quantile(v, 0) == 10);
   CHECK(quantile(v, 1) == 40);
-  CHECK(quantile(v, 0.5) == 25);   // at 1.5 of 0..3
+  CHECK(quantile(v, 0.5) == 25);                   // at 1.5 of 0..3
   CHECK(quantile(v, 0.9) == doctest::Approx(37));  // at 2.7
   CHECK(quantile(v, 0.25) == 17.5);
   std::vector<double> one{5}, none;
@@ -109,6 +108,15 @@ TEST_CASE("the client's view of a request") {
   CHECK(chunks.ttft_ms_of(r) == doctest::Approx(15 + 4));
   CHECK(chunks.tpot_ms_of(r) == doctest::Approx(1.6));
   CHECK(plain.tpot_ms_of(record(0, 10, 10, 1)) == 0);
+}
+
+TEST_CASE("answers of one token have no time per output token") {
+  Recorder recorder({});
+  recorder.done(record(0, 10, 10, 1));
+  recorder.done(record(0, 10, 3010, 2));
+  CHECK(recorder.ttft_ms().size() == 2);
+  REQUIRE(recorder.tpot_ms().size() == 1);
+  CHECK(recorder.tpot_ms().front() == doctest::Approx(3));
 }
 
 TEST_CASE("lost, rejected and warm-up requests are not among the figures") {
@@ -157,6 +165,49 @@ TEST_CASE("hopeless is never wrong and never late") {
     if (said) CHECK(quantile(values, *options.targets.quantile) > 10);
   }
   CHECK(cases > 50);
+}
+
+TEST_CASE("looking at requests in flight is never wrong either, and sees a miss sooner") {
+  int said_early = 0;
+  for (uint64_t seed = 0; seed < 500; ++seed) {
+    core::Random random(seed);
+    const int64_t n = random.integer(2, 100);
+    Recorder::Options options;
+    options.client = {2, random.integer(1, 8)};
+    options.targets = {10 + 20 * random.uniform(), 1 + random.uniform(), 50 + 100 * random.uniform(),
+                       0.5 + 0.49 * random.uniform()};
+    options.expected_requests = n;
+    std::vector<RequestRecord> all;
+    for (int64_t i = 0; i < n; ++i) {
+      const double at_us = random.uniform() * 1e5, first_us = at_us + random.exponential(1e4);
+      const int64_t output = random.integer(1, 60);
+      const double step_us = 500 + random.exponential(500);
+      all.push_back(record(at_us, first_us, first_us + step_us * static_cast<double>(output - 1), output));
+    }
+    std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.last_us < b.last_us; });
+    Recorder looking(options), waiting(options);
+    for (const RequestRecord& r : all) {
+      const double now_us = r.last_us;
+      looking.begin_look();
+      for (RequestRecord other : all) {
+        if (other.arrival_us > now_us || other.last_us < now_us) continue;
+        if (other.first_us > now_us) other.first_us = -1;
+        other.last_us = 0;
+        looking.look(other, now_us);
+      }
+      const bool before = looking.hopeless();
+      said_early += looking.end_look() && !before && !waiting.hopeless();
+      looking.done(r);
+      waiting.done(r);
+    }
+    std::vector<double> ttft = waiting.ttft_ms(), tpot = waiting.tpot_ms(), latency = waiting.latency_ms();
+    const Targets& t = options.targets;
+    const bool missed = quantile(ttft, *t.quantile) > *t.ttft_ms || quantile(tpot, *t.quantile) > *t.tpot_ms ||
+                        quantile(latency, *t.quantile) > *t.latency_ms;
+    if (looking.hopeless() || looking.enough()) CHECK(missed);
+    if (waiting.hopeless()) CHECK(looking.enough());
+  }
+  CHECK(said_early > 20);
 }
 
 TEST_CASE("a recorder that wants some precision stops when it has it") {

@@ -2,8 +2,10 @@
 
 #include <functional>
 
+#include "models/catalogue.h"
 #include "simulator/cluster.h"
 #include "simulator/metrics.h"
+#include "simulator/simulation.h"
 #include "tests/simulator_bed.h"
 
 using namespace drydock;
@@ -54,7 +56,7 @@ struct Waits : Observer {
   }
 };
 
-constexpr int64_t kRequests = 400'000;
+constexpr int64_t kRequests = 200'000;
 
 Waits serve(scheduler::Policy policy, double per_us, PoissonLoad::Lengths lengths, uint64_t seed = 1) {
   ServicePrice price;
@@ -140,4 +142,35 @@ TEST_CASE("above capacity the queue grows evenly, and the run ends") {
   const double n = kRequests, error = 5 * 1e4 * std::sqrt(2 * n);
   CHECK(std::abs(w.waits_us.back() - n * 2e3) < error);
   CHECK(std::abs(w.waits_us[kRequests / 2] - n * 1e3) < error);
+}
+
+TEST_CASE("simulate() says which rates are more than a deployment can do") {
+  const auto architecture = models::find_model("meta-llama/Llama-3.1-70B");
+  const auto precision = models::choose_precision(architecture, "fp8");
+  const auto system = models::find_system("h200_sxm");
+  const perfdb::KernelTimes times(system.hardware);
+  const BackendModel backend;
+  const Engine engine(architecture, precision, {8, 1, 1, 1, 1}, system, times, backend, 8192);
+  Deployment deployment;
+  deployment.parts = {{&engine, models::Role::worker, 1, 64}};
+  models::Workload w;
+  w.isl = 1000;
+  w.osl = 200;
+  const auto at_rate = [&](double per_s) {
+    w.rate = per_s;
+    LoadOptions options;
+    options.requests = 2000;
+    const auto load = load_of(w, 0, options);
+    Recorder recorder({});
+    return simulate(deployment, w, {}, *load, recorder);
+  };
+  // What it can do at most, from a load far above.
+  const Simulated over = at_rate(1e4);
+  CHECK(over.saturated);
+  CHECK(over.totals.unfinished == 0);
+  const double most = over.totals.end_us > 0 ? 2000 / (over.totals.end_us * 1e-6) : 0;
+  CHECK(at_rate(1.5 * most).saturated);
+  const Simulated under = at_rate(0.5 * most);
+  CHECK(!under.saturated);
+  CHECK(under.output_tokens_per_s == doctest::Approx(0.5 * most * 200).epsilon(0.1));  // 2000 Poisson gaps: 2.2 %
 }

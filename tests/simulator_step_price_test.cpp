@@ -1,5 +1,3 @@
-#include "simulator/step_price.h"
-
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -7,6 +5,7 @@
 #include "core/random.h"
 #include "models/catalogue.h"
 #include "simulator/serving.h"
+#include "simulator/step_price.h"
 
 using namespace drydock;
 using namespace drydock::simulator;
@@ -69,9 +68,9 @@ TEST_CASE("steps_until gives the fewest steps that take so long") {
 // The line and each step by itself mix the same nodes in another order: 1e-9 is far above 1e-16 of each.
 TEST_CASE("a line is its steps, up to the next point of the table") {
   core::Random random(2);
-  for (const auto& [model, p] : {std::pair{kDense, models::Parallelism{4, 1, 1, 1, 1}},
-                                 std::pair{kSparse, models::Parallelism{1, 1, 8, 1, 8}},
-                                 std::pair{kDense, models::Parallelism{4, 2, 1, 1, 1}}}) {
+  for (const auto& [model, p] :
+       {std::pair{kDense, models::Parallelism{4, 1, 1, 1, 1}}, std::pair{kSparse, models::Parallelism{1, 1, 8, 1, 8}},
+        std::pair{kDense, models::Parallelism{4, 2, 1, 1, 1}}}) {
     StepOptions options;
     options.slowdown = 1.5;
     Bed bed(model, p, options);

@@ -5,37 +5,21 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <stdexcept>
 #include <string>
 
 #include "core/csv.h"
-#include "core/error.h"
 #include "core/op.h"
 #include "models/catalogue.h"
 #include "models/lowering.h"
 #include "models/plan.h"
 #include "perfdb/database.h"
 #include "perfdb/surface.h"
+#include "tests/fuzz/refusable.h"
 
 namespace drydock::fuzz {
 namespace {
 
 namespace fs = std::filesystem;
-
-void expect(bool holds, const char* what) {
-  if (!holds) throw std::logic_error(what);
-}
-
-// Lets `read` refuse its input, in one line.
-template <typename Read>
-void refusable(Read read) {
-  try {
-    read();
-  } catch (const core::Error& error) {
-    const std::string_view what = error.what();
-    expect(!what.empty() && what.find('\n') == std::string_view::npos, "an error is one line");
-  }
-}
 
 void lower(const models::Architecture& architecture) {
   const models::Parallelism one_gpu;

@@ -13,5 +13,17 @@ void plan(std::string_view input);
 void csv(std::string_view input);
 // A performance database, opened and read in full.
 void database(std::string_view input);
+// A request trace, in the format that it looks like and in each by name, with bad lines refused and passed over.
+void trace(std::string_view input);
+// A trace again, which a tiny cluster serves to its end.
+void load(std::string_view input);
+// How long requests are, as --lengths takes it.
+void lengths(std::string_view input);
+// How tokens are drafted, as --speculative takes it.
+void speculation(std::string_view input);
+// A scaling policy's JSON.
+void policy(std::string_view input);
+// A JSON of how often each expert was chosen; placed on GPUs when it is accepted.
+void histogram(std::string_view input);
 
 }  // namespace drydock::fuzz

@@ -1,0 +1,1 @@
+// Carries the flags of the precompiled header; see precompiled.cmake.
