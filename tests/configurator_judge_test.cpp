@@ -2,17 +2,14 @@
 
 #include "configurator/judge.h"
 #include "core/random.h"
+#include "tests/effort.h"
 
 using namespace drydock;
 using namespace drydock::configurator;
 
 namespace {
 
-#ifdef __SANITIZE_ADDRESS__
-constexpr int kQuestions = 1;
-#else
-constexpr int kQuestions = 10;
-#endif
+constexpr int kQuestions = 10 / drydock::tests::kLighter;
 
 Resources& resources() {
   static Resources shared;

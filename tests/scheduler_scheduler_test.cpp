@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/random.h"
+#include "tests/effort.h"
 
 using namespace drydock;
 using namespace drydock::scheduler;
@@ -237,7 +238,7 @@ struct Sent {
 }  // namespace
 
 TEST_CASE("whatever comes, every request gets all its tokens and every block comes back") {
-  for (uint64_t seed = 1; seed <= 150; ++seed) {
+  for (uint64_t seed = 1; seed <= 150 / drydock::tests::kLighter; ++seed) {
     core::Random random(seed);
     const Policy policy = random_policy(random);
     Scheduler s(policy, static_cast<int64_t>(12 + random.next() % 60), 16);
@@ -285,7 +286,7 @@ TEST_CASE("whatever comes, every request gets all its tokens and every block com
 }
 
 TEST_CASE("many steps at once end where as many single steps do") {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  for (uint64_t seed = 1; seed <= 60 / drydock::tests::kLighter; ++seed) {
     core::Random random(seed);
     const Policy policy = random_policy(random);
     const auto blocks = static_cast<int64_t>(12 + random.next() % 60);

@@ -3,6 +3,7 @@
 #include "models/catalogue.h"
 #include "simulator/cluster.h"
 #include "simulator/serving.h"
+#include "tests/effort.h"
 #include "tests/simulator_bed.h"
 
 using namespace drydock;
@@ -162,7 +163,7 @@ void compare(Case& c) {
 }  // namespace
 
 TEST_CASE("runs of equal steps are as good as every step by itself") {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= 300 / drydock::tests::kLighter; ++seed) {
     CAPTURE(seed);
     KinkedPrice price;
     Case c = any_case(seed, price);
@@ -178,7 +179,7 @@ TEST_CASE("so they are with a model's step times") {
   for (const models::Parallelism& p : {models::Parallelism{8, 1, 1, 1, 8}, models::Parallelism{1, 1, 8, 1, 8}}) {
     const Engine engine(architecture, models::choose_precision(architecture, "fp8"), p, system, times, backend, 8192);
     const auto lease = engine.lease_price();
-    for (uint64_t seed = 1; seed <= 30; ++seed) {
+    for (uint64_t seed = 1; seed <= 30 / drydock::tests::kLighter; ++seed) {
       CAPTURE(seed);
       Case c = any_case(seed + 1000, lease.price(), 1);
       for (PoolSpec& pool : c.spec.pools) pool.ranks = engine.ranks();
@@ -188,7 +189,7 @@ TEST_CASE("so they are with a model's step times") {
 }
 
 TEST_CASE("every token is made once, and Little's law holds") {
-  for (uint64_t seed = 1; seed <= 100; ++seed) {
+  for (uint64_t seed = 1; seed <= 100 / drydock::tests::kLighter; ++seed) {
     CAPTURE(seed);
     KinkedPrice price;
     Case c = any_case(seed, price);

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "simulator/cluster.h"
+#include "tests/effort.h"
 #include "tests/simulator_bed.h"
 
 using namespace drydock;
@@ -263,7 +264,7 @@ TEST_CASE("the run stops at its time limit") {
 
 TEST_CASE("workers that die, return, come and go at random: every request ends once and all blocks come back") {
   int64_t migrations = 0, lost = 0;
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
+  for (uint64_t seed = 1; seed <= 300 / drydock::tests::kLighter; ++seed) {
     CAPTURE(seed);
     core::Random random(seed);
     Bed bed(2, seed % 2 == 0);

@@ -6,6 +6,7 @@
 #include "simulator/cluster.h"
 #include "simulator/metrics.h"
 #include "simulator/simulation.h"
+#include "tests/effort.h"
 #include "tests/simulator_bed.h"
 
 using namespace drydock;
@@ -56,7 +57,7 @@ struct Waits : Observer {
   }
 };
 
-constexpr int64_t kRequests = 200'000;
+constexpr int64_t kRequests = 200'000 / drydock::tests::kLighter;
 
 Waits serve(scheduler::Policy policy, double per_us, PoissonLoad::Lengths lengths, uint64_t seed = 1) {
   ServicePrice price;

@@ -1,0 +1,11 @@
+#pragma once
+// How much random tests do: under the sanitizers, which are ten times as slow, a tenth.
+namespace drydock::tests {
+
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr int kLighter = 10;
+#else
+inline constexpr int kLighter = 1;
+#endif
+
+}  // namespace drydock::tests
