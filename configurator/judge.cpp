@@ -161,6 +161,12 @@ Shape shape_of(const Priced& priced) {
   return shape;
 }
 
+std::optional<simulator::Served> simulate_whole(const Question& question, const Priced& priced) {
+  simulator::LoadOptions options;
+  options.gives_up = false;
+  return simulator::serve(deployment_of(priced), question.workload, targets_of(question.slo), options);
+}
+
 std::vector<Trial> judge(const Question& question, const std::vector<Priced>& candidates, Resources& resources) {
   return Judge(question, candidates, resources).run();
 }

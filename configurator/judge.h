@@ -29,6 +29,10 @@ core::Figure figure_of(const simulator::Served& served, const models::Workload& 
 // targets was tried, unless the question does not prune: then all were.
 std::vector<Trial> judge(const Question& question, const std::vector<Priced>& candidates, Resources& resources);
 
+// The whole simulation of one candidate, whether or not it meets the targets. nullopt: the rate is more than it can
+// serve.
+std::optional<simulator::Served> simulate_whole(const Question& question, const Priced& priced);
+
 // Plans that differ only in batch, budget or number of workers are one shape.
 using Shape = std::vector<int>;
 Shape shape_of(const Priced& priced);

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "configurator/judge.h"
+#include "configurator/parallel.h"
 #include "configurator/predict.h"
 #include "core/error.h"
 
@@ -133,6 +134,28 @@ std::vector<Ranked> nearest_misses(const std::vector<Judged>& judged, const Rank
   return out;
 }
 
+// Those that closed forms think nearest to the targets, together and one by one, simulated to the end.
+std::vector<Judged> nearest_simulated(std::vector<Judged> closed, const Question& question, const Ranker& ranker) {
+  constexpr size_t kEach = 8;
+  std::set<const Priced*> chosen;
+  const auto choose = [&](const auto& key) {
+    const size_t n = std::min(kEach, closed.size());
+    std::partial_sort(
+        closed.begin(), closed.begin() + static_cast<long>(n), closed.end(),
+        [&](const Judged& a, const Judged& b) { return key(a) != key(b) ? key(a) < key(b) : a.priced < b.priced; });
+    for (size_t i = 0; i < n; ++i) chosen.insert(closed[i].priced);
+  };
+  choose([](const Judged& j) { return j.tightness; });
+  for (const Target& target : ranker.targets()) choose([&](const Judged& j) { return target.value(j.prediction); });
+  const std::vector<const Priced*> list(chosen.begin(), chosen.end());
+  std::vector<std::optional<simulator::Served>> served(list.size());
+  in_parallel(list.size(), [&](size_t i) { served[i] = simulate_whole(question, *list[i]); });
+  std::vector<Judged> out;
+  for (size_t i = 0; i < list.size(); ++i)
+    if (served[i]) out.push_back(ranker.judge(*list[i], *served[i]));
+  return out;
+}
+
 std::vector<Ranked> pareto_front(std::vector<Judged> judged, const Ranker& ranker) {
   const auto user = [](const Judged& j) { return j.prediction.tokens_per_s_per_user.value; };
   const auto gpu = [](const Judged& j) { return j.prediction.tokens_per_s_per_gpu.value; };
@@ -183,7 +206,9 @@ Answer recommend(const Question& question, Resources& resources) {
   std::stable_sort(meeting.begin(), meeting.end(),
                    [&](const Judged& a, const Judged& b) { return ranker.better(a, b); });
   answer.plans = best_of_each_shape(meeting, ranker, question.top);
-  if (meeting.empty()) answer.nearest = nearest_misses(closed, ranker);
+  if (meeting.empty())
+    answer.nearest = nearest_misses(
+        question.method == Method::simulate ? nearest_simulated(std::move(closed), question, ranker) : closed, ranker);
   return answer;
 }
 

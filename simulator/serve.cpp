@@ -158,12 +158,12 @@ std::optional<Served> serve(const Deployment& deployment, const models::Workload
                       workload.stream_interval};
   recording.targets = targets;
   recording.skip = filling_of(workload, options);
-  recording.expected_requests = targets.quantile ? requests_of(workload, options) : 0;
+  recording.expected_requests = targets.quantile && options.gives_up ? requests_of(workload, options) : 0;
   Recorder recorder(recording);
   Scenario scenario;
   scenario.hash_tokens = load->hash_tokens();
   scenario.steady_after = workload.concurrency ? users_of(workload) : recording.skip;
-  if (targets.quantile && targets.any()) scenario.look_us = look_us(targets, workload);
+  if (targets.quantile && targets.any() && options.gives_up) scenario.look_us = look_us(targets, workload);
   const Simulated s = simulate(slice.deployment, workload, scenario, *load, recorder);
   if (s.saturated || recorder.requests() == 0) return std::nullopt;
   const Bands bands(slice.deployment, workload, s.running);

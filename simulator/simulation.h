@@ -59,7 +59,8 @@ struct LoadOptions {
   std::optional<int64_t> requests;  // that count; none given: see requests_of()
   std::optional<LengthDistribution> lengths;
   double burstiness = 1;
-  double ramp_us = 0;  // over which a steady closed loop's users come in
+  double ramp_us = 0;    // over which a steady closed loop's users come in
+  bool gives_up = true;  // once targets at a percentile are certainly missed: the figures are then of what was seen
 };
 // In a burst 10 x concurrency, as the common clients send, and more where that is too few to tell a mean; else enough
 // to tell a 95th percentile.

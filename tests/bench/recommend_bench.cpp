@@ -60,7 +60,22 @@ void recommend(benchmark::State& state, const configurator::Question& question) 
   state.counters["priced"] = static_cast<double>(answer.counts.priced);
   state.counters["meeting_slo"] = static_cast<double>(answer.counts.meeting_slo);
 }
-BENCHMARK_CAPTURE(recommend, quickstart, quickstart())->Unit(benchmark::kMillisecond)->UseRealTime();
+configurator::Question with(configurator::Question q, bool prune, configurator::Method method) {
+  q.prune = prune;
+  q.method = method;
+  q.slo.percentile = method == configurator::Method::simulate ? std::optional(95.0) : std::nullopt;
+  return q;
+}
+using configurator::Method;
+BENCHMARK_CAPTURE(recommend, quickstart_p95, with(quickstart(), true, Method::simulate))
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(recommend, quickstart_p95_all, with(quickstart(), false, Method::simulate))
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(recommend, quickstart_analytic, with(quickstart(), true, Method::analytic))
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 BENCHMARK_CAPTURE(recommend, deepseek_r1_64_gb200, deepseek_on_64())->Unit(benchmark::kMillisecond)->UseRealTime();
 
 }  // namespace
