@@ -136,7 +136,7 @@ TEST_CASE("M/M/c: Erlang's wait") {
   CAPTURE(d.mean);
   CAPTURE(want);
   CHECK(std::abs(d.mean - want) < 2 * d.mean_half_width + 100 + (0.01 + 0.02 / (1 - rho)) * want);
-  CHECK(d.mean_half_width < 0.1 * want);
+  CHECK(d.mean_half_width < kNarrow * want);
 }
 
 TEST_CASE("above capacity the queue grows evenly, and the run ends") {
