@@ -65,7 +65,7 @@ void print_head(const Question& q, const Answer& a, double wall_ms) {
   fmt::print("{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced\n", c.enumerated, c.illegal,
              c.out_of_memory, c.overloaded, c.priced);
   if (q.method == configurator::Method::simulate)
-    fmt::print("{} simulated, the others provably not among the best; ", c.simulated);
+    fmt::print("{} simulated{}; ", c.simulated, c.beaten > 0 ? ", the others provably not among the best" : "");
   fmt::print("{} meet the targets ({:.0f} ms)\n\n", c.meeting_slo, wall_ms);
 }
 
