@@ -1,23 +1,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "simulator/bands.h"
 #include "simulator/closed_loop.h"
 #include "simulator/engine_state.h"
 
 namespace drydock::simulator {
 namespace {
 
-// Requests a benchmark sends per slot of concurrency, as the common clients do.
-constexpr double kPromptsPerSlot = 10;
 constexpr int kFixedPointRounds = 40;  // halves the distance each: 1e-12 of the start is left
 
 double relative_spread(const StepCost& cost) { return cost.us > 0 ? cost.spread_us / cost.us : 0; }
-
-// A figure whose band joins the kernel times' with the one that is left when they are exact.
-core::Figure banded(double value, double kernel_spread, double model_spread) {
-  const double width = std::exp(std::hypot(kernel_spread, model_spread));
-  return {value, value / width, value * width};
-}
 
 core::Figure inverse(const core::Figure& f, double numerator) {
   return {numerator / f.value, numerator / f.high, numerator / f.low};

@@ -1,12 +1,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "simulator/bands.h"
 #include "simulator/serving.h"
 
 namespace drydock::simulator {
 namespace {
-
-constexpr double kPromptsPerSlot = 10;  // of a closed-loop benchmark; its first ones arrive at once
 
 core::Figure plus(const core::Figure& a, double b) { return {a.value + b, a.low + b, a.high + b}; }
 

@@ -4,19 +4,14 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "simulator/bands.h"
 #include "simulator/simulation.h"
 
 namespace drydock::simulator {
 namespace {
 
-constexpr double kPromptsPerSlot = 10;
 constexpr double kClientGapUs = 1000;  // from an answer to the client's next request, on average
 constexpr int64_t kLeastRequests = 400, kMostSteadyRequests = 2000, kOpenRequests = 1500, kMostOpenRequests = 12'000;
-
-core::Figure banded(double value, double kernel_spread, double model_spread) {
-  const double width = std::exp(std::hypot(kernel_spread, model_spread));
-  return {value, value / width, value * width};
-}
 
 int64_t users_of(const models::Workload& w) { return std::llround(std::max(1.0, w.concurrency.value_or(1))); }
 

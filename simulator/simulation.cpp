@@ -126,7 +126,8 @@ Simulated simulate(const Deployment& deployment, const models::Workload& workloa
                      ? static_cast<double>(t.counters.cached_tokens) / static_cast<double>(t.counters.prompt_tokens)
                      : 0;
   if (workload.rate) {
-    const double served = recorder.output_tokens() > 0 ? t.tokens_at_last_arrival / recorder.output_tokens() : 0;
+    // Of the requests that count: those before totals.steady_us are in neither.
+    const double served = recorder.output_tokens() > 0 ? window_tokens / recorder.output_tokens() : 0;
     out.saturated = served < kServedShare && queue_grows(recorder.queue_ms(), out.latency_ms.mean);
   }
   out.hopeless = recorder.hopeless();
