@@ -65,7 +65,9 @@ void print_head(const Question& q, const Answer& a, double wall_ms) {
   fmt::print("{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced\n", c.enumerated, c.illegal,
              c.out_of_memory, c.overloaded, c.priced);
   if (q.method == configurator::Method::simulate)
-    fmt::print("{} simulated{}; ", c.simulated, c.beaten > 0 ? ", the others provably not among the best" : "");
+    fmt::print("{} simulated{}{}; ", c.simulated,
+               c.beaten > 0 ? fmt::format(", {} beaten by a bound", c.beaten) : "",
+               c.implied > 0 ? fmt::format(", {} ruled out by a neighbour in batch", c.implied) : "");
   fmt::print("{} meet the targets ({:.0f} ms)\n\n", c.meeting_slo, wall_ms);
 }
 
@@ -287,7 +289,8 @@ Json answer_json(const Question& q, const Answer& a, configurator::Resources& re
   if (!a.plans.empty()) out["breakdown"] = detail_json(configurator::explain(a.plans.front().plan, resources));
   out["searched"] = {{"enumerated", c.enumerated}, {"illegal", c.illegal}, {"out_of_memory", c.out_of_memory},
                      {"overloaded", c.overloaded}, {"priced", c.priced},   {"meeting_slo", c.meeting_slo},
-                     {"simulated", c.simulated},   {"beaten", c.beaten},   {"reasons", reasons}};
+                     {"simulated", c.simulated},   {"beaten", c.beaten},   {"implied", c.implied},
+                     {"reasons", reasons}};
   out["wall_ms"] = wall_ms;
   return out;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -14,6 +15,8 @@ namespace {
 constexpr size_t kRound = 8;
 // A simulation's throughput is that of a window, which may be this much above what can be kept up for ever.
 constexpr double kWindowLuck = 1.03;
+// A candidate that misses a target by more than this speaks for those that differ in nothing but a bigger batch.
+constexpr double kClearMiss = 1.1;
 
 simulator::Deployment deployment_of(const Priced& priced) {
   simulator::Deployment out;
@@ -47,12 +50,10 @@ class Judge {
     for (size_t next = 0; next < order.size();) {
       std::vector<size_t> round;
       const Limits limits = question_.prune ? limits_so_far() : Limits{};
-      for (; next < order.size() && round.size() < kRound; ++next) {
-        const Trial& t = trials_[order[next]];
-        if (!question_.prune || (!t.impossible && limits.allow(rank_bound(t), shape_of(*t.priced))))
-          round.push_back(order[next]);
-      }
+      for (; next < order.size() && round.size() < kRound; ++next)
+        if (!question_.prune || worth_trying(trials_[order[next]], limits)) round.push_back(order[next]);
       in_parallel(round.size(), [&](size_t i) { simulate(trials_[round[i]]); });
+      for (const size_t i : round) learn_from(trials_[i]);
     }
     return std::move(trials_);
   }
@@ -96,11 +97,49 @@ class Judge {
     }
   };
 
+  // With every batch limit kept full, a bigger batch serves more in all and nobody sooner. So of plans that differ in
+  // it alone, those above one that clearly misses a target miss it too, and those below one that meets them cost more;
+  // with pools of their own for prefill they may cost the same, as prefill can be what limits them.
+  struct Ladder {
+    int64_t met = 0, missed = std::numeric_limits<int64_t>::max();
+  };
+
+  bool worth_trying(Trial& t, const Limits& limits) const {
+    if (t.impossible || !limits.allow(rank_bound(t), shape_of(*t.priced))) return false;
+    const auto ladder = ladders_.find(ladder_of(*t.priced));
+    if (ladder == ladders_.end()) return true;
+    const int64_t batch = batch_of(*t.priced);
+    t.implied = batch > ladder->second.missed || batch < ladder->second.met;
+    return !t.implied;
+  }
+
+  // Where the load is given, a limit that is too small makes users wait, and neither holds.
+  void learn_from(const Trial& t) {
+    if (question_.workload.rate || question_.workload.concurrency) return;
+    Ladder& ladder = ladders_[ladder_of(*t.priced)];
+    const int64_t batch = batch_of(*t.priced);
+    const bool hopeless = !t.served || (t.served->tail && t.served->tail->hopeless);
+    if (t.meets && t.priced->mode == models::Mode::agg) ladder.met = std::max(ladder.met, batch);
+    if (hopeless || t.tightness > kClearMiss) ladder.missed = std::min(ladder.missed, batch);
+  }
+
+  // Of the pool that decodes, the last.
+  static int64_t batch_of(const Priced& priced) { return priced.pools.back().max_batch; }
+
+  // What plans that differ in that batch alone have in common.
+  static std::pair<Shape, std::vector<int64_t>> ladder_of(const Priced& priced) {
+    std::vector<int64_t> rest;
+    for (const models::Pool& pool : priced.pools) rest.insert(rest.end(), {pool.replicas, pool.max_tokens});
+    if (priced.pools.size() > 1) rest.push_back(priced.pools.front().max_batch);
+    return {shape_of(priced), rest};
+  }
+
   std::pair<double, double> promise(const Trial& t) const {
     const double tight = tightness(t.priced->served);
-    return {tight <= 1 ? 0 : tight,
-            question_.goal == Goal::fewest_gpus ? t.gpus : t.price_per_hour / t.priced->served.requests_per_s.value};
+    return {tight <= 1 ? 0 : tight, question_.goal == Goal::fewest_gpus ? t.gpus : closed_cost(t)};
   }
+
+  static double closed_cost(const Trial& t) { return t.price_per_hour / t.priced->served.requests_per_s.value; }
 
   double tightness(const simulator::Served& served) const {
     const models::Slo& slo = question_.slo;
@@ -140,6 +179,7 @@ class Judge {
   simulator::Targets targets_;
   bool priced_ = true;  // some systems with and some without a price can't be compared by cost
   std::vector<Trial> trials_;
+  std::map<std::pair<Shape, std::vector<int64_t>>, Ladder> ladders_;
 };
 
 }  // namespace

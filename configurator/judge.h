@@ -14,6 +14,7 @@ struct Trial {
   double price_per_hour = 0;  // of all its GPUs; of equal prices where there are none
   double least_cost = 0;      // of a request, in units of price: no schedule is cheaper
   bool impossible = false;    // a target is out of reach of the fastest step
+  bool implied = false;       // not tried: the same plan with another batch says that it misses or is no better
   bool tried = false;
   std::optional<simulator::Served> served;  // nullopt although tried: the rate is more than it can serve
   bool meets = false;

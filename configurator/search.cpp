@@ -196,7 +196,7 @@ Answer recommend(const Question& question, Resources& resources) {
   std::vector<Judged> meeting;
   if (question.method == Method::simulate) {
     for (const Trial& t : judge(question, pricing.priced, resources)) {
-      ++(t.tried ? answer.counts.simulated : answer.counts.beaten);
+      ++(t.tried ? answer.counts.simulated : t.implied ? answer.counts.implied : answer.counts.beaten);
       if (t.meets) meeting.push_back(ranker.judge(*t.priced, *t.served));
     }
   } else {

@@ -36,8 +36,9 @@ struct Counts {
   // enumerated = illegal + out_of_memory + overloaded + priced. A candidate is one choice of backend, parallel sizes,
   // token budget, batch limit and worker counts.
   int64_t enumerated = 0, illegal = 0, out_of_memory = 0, overloaded = 0, priced = 0, meeting_slo = 0;
-  // Of the priced: simulated, and not worth it because a bound shows that they can't be among the best.
-  int64_t simulated = 0, beaten = 0;
+  // Of the priced: simulated; not worth it because a bound shows that they can't be among the best; and not worth it
+  // because the same plan with another batch, which was simulated, makes it improbable.
+  int64_t simulated = 0, beaten = 0, implied = 0;
   std::map<std::string, int64_t> reasons;  // why candidates were illegal or did not fit
 };
 
