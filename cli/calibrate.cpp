@@ -59,7 +59,7 @@ LeaveOut leave_out_of(const std::string& text) {
 }
 
 std::string backends_text(uint8_t mask) {
-  if (mask == (1 << models::kBackends) - 1) return "all";
+  if (mask == (1 << models::kEngines) - 1) return "all";
   std::string out;
   for (int b = 0; b < models::kBackends; ++b)
     if (mask >> b & 1) out += (out.empty() ? "" : ",") + std::string(models::name(static_cast<models::Backend>(b)));
@@ -153,6 +153,7 @@ Result calibrate(const Options& options, configurator::Resources& resources) {
     throw core::Error(csv.origin() + ": no point is physical; line " + std::to_string(first.line) + ": " +
                       *first.doubt);
   }
+  if (options.full) configurator::weigh_by_deployment(r.points);
   r.knobs = options.full ? configurator::all_knobs() : configurator::user_knobs(backends);
   r.fitted = configurator::fit(r.points, r.knobs, resources, progress("fit"));
   constexpr int kMostFolds = 20;

@@ -38,6 +38,7 @@ void add_models(CLI::App& app, Context& context);
 void add_systems(CLI::App& app, Context& context);
 void add_support(CLI::App& app, Context& context);
 void add_db(CLI::App& app, Context& context);
+void add_profile(CLI::App& app, Context& context);
 
 // --db, --calibration and --json.
 void add_common(CLI::App& command, Context& context);

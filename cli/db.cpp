@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/db_diff.h"
 #include "core/error.h"
 #include "models/catalogue.h"
 #include "models/system.h"
@@ -204,6 +205,7 @@ void add_db(CLI::App& app, Context& context) {
   add("merge", "adds another database", "merge --db perf.db --from other.db", merge)
       ->add_option("--from", o->from, "database to add")
       ->type_name("FILE");
+  add_db_diff(*db, context);
 }
 
 }  // namespace drydock::cli

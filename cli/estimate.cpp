@@ -9,6 +9,7 @@
 #include "cli/answer.h"
 #include "cli/command.h"
 #include "cli/plan_flags.h"
+#include "cli/question.h"
 #include "configurator/points.h"
 #include "configurator/predict.h"
 #include "core/csv.h"
@@ -19,7 +20,7 @@ namespace drydock::cli {
 namespace {
 
 struct Options {
-  std::string plan, points, out, isl, osl, concurrency, rate, prefix_hit;
+  std::string plan, points, out, isl, osl, concurrency, rate, prefix_hit, method = "simulate";
   PlanFlags flags;
 };
 
@@ -80,7 +81,7 @@ void estimate_plan(const Options& o, Context& context) {
   models::Plan plan = asked(o);
   check_context(plan, resources);
   apply(o.flags, resources.model(plan.model), o.plan, plan.speculative, plan.experts);
-  plan.prediction = configurator::predict(plan, resources);
+  plan.prediction = configurator::predict(plan, resources, configurator::Fit::required, parse_method(o.method));
   if (!plan.prediction)
     throw core::Error(fmt::format("--rate {}: is more than the plan can serve", plan.workload.rate.value_or(0)));
   const auto details = configurator::explain(plan, resources);
@@ -104,7 +105,7 @@ void estimate_points(const Options& o, Context& context) {
   if (o.out.empty()) throw core::Error("--out is missing; it names the CSV for the predictions");
   configurator::Resources resources(context.database, context.calibration);
   const core::Csv points = core::Csv::read(o.points);
-  const auto predictions = configurator::predict_points(points, resources);
+  const auto predictions = configurator::predict_points(points, resources, parse_method(o.method));
   core::write_file(o.out, configurator::predictions_csv(points, predictions));
   int64_t predicted = 0;
   for (const auto& p : predictions) predicted += p.prediction.has_value();
@@ -129,6 +130,8 @@ void add_estimate(CLI::App& app, Context& context) {
   command->add_option("--concurrency", o->concurrency, "requests in flight (default: the plan's)");
   command->add_option("--rate", o->rate, "requests/s (default: the plan's)");
   command->add_option("--prefix-hit", o->prefix_hit, "share of the prompt that is cached (default: the plan's)");
+  command->add_option("--method", o->method, "simulate, or analytic: closed forms, for the mean")
+      ->capture_default_str();
   add_plan_flags(*command, o->flags, "the plan's");
   add_common(*command, context);
   command->footer(

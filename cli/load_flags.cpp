@@ -35,6 +35,10 @@ void add_extent(CLI::App& command, LoadOptions& o) {
   const char* group = "How long";
   command.add_option("--requests", o.requests, "requests that count (default: enough for a 95th percentile)")
       ->group(group);
+  command
+      .add_option("--until", o.until,
+                  "ends once TTFT and TPOT, means and judged percentile, are known to this: 2% (at most --requests)")
+      ->group(group);
   command.add_option("--warmup", o.warmup, "requests before them (default: as recommend; 0 with --requests)")
       ->group(group);
   command.add_option("--duration", o.duration, "nothing arrives after this time")->group(group);

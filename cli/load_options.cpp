@@ -59,6 +59,8 @@ void check_conflicts(const LoadOptions& o) {
   not_with(o.trace, "--osl", o.osl, "a trace has its own lengths");
   not_with(o.trace, "--lengths", o.lengths, "a trace has its own lengths");
   not_with(o.sessions, "--requests", o.requests, "--sessions says how many conversations there are");
+  not_with(o.sessions, "--until", o.until, "--sessions says how many conversations there are");
+  not_with(o.trace, "--until", o.until, "a trace is replayed as it is");
   not_with(o.sessions, "--prefix-hit", o.prefix_hit, "conversations share what was said before");
   not_with(o.lengths, "--isl", o.isl, "--lengths says it already");
   not_with(o.lengths, "--osl", o.osl, "--lengths says it already");
@@ -151,6 +153,17 @@ std::string lengths_text(const LoadOptions& o, const models::Workload& w) {
   return fmt::format("{} tokens in, {} out{}", w.isl, w.osl, shared);
 }
 
+constexpr int64_t kMostUntil = 1'000'000;  // requests, where only --until ends the run
+
+// "2%" or "0.02".
+double parse_precision(const std::string& text) {
+  const bool in_percent = text.ends_with('%');
+  const double value = parse_positive(in_percent ? text.substr(0, text.size() - 1) : text, "--until", 100);
+  const double share = in_percent ? value / 100 : value;
+  if (share > 0.5) throw core::Error("--until '" + text.substr(0, 60) + "': want at most 50%, such as 2%");
+  return share;
+}
+
 // Requests, warm-up and end, as far as they are given.
 struct Extent {
   std::optional<int64_t> requests;
@@ -163,7 +176,7 @@ Extent extent_of(const LoadOptions& o, const models::Workload& w) {
   if (!o.duration.empty()) out.most_us = parse_span_us(o.duration, "--duration");
   if (!o.requests.empty()) out.requests = parse_count(o.requests, "--requests", kMostRequests);
   if (!out.requests && o.duration.empty()) {
-    out.requests = simulator::requests_of(w, {});
+    out.requests = o.until.empty() ? simulator::requests_of(w, {}) : kMostUntil;
     out.skip = simulator::filling_of(w, {});
   }
   if (!o.warmup.empty()) out.skip = parse_whole(o.warmup, "--warmup", kMostRequests);
@@ -323,6 +336,7 @@ AskedLoad asked_load(const LoadOptions& o, const models::Plan& plan, const simul
   const Extent extent = extent_of(o, w);
   out.skip = extent.skip;
   out.most_us = extent.most_us;
+  if (!o.until.empty()) out.precision = parse_precision(o.until);
   if (w.rate)
     make_open(out, o, w, extent);
   else

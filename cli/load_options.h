@@ -17,7 +17,7 @@ namespace drydock::cli {
 // As typed; checked when the command runs, so that every error is one line naming its flag.
 struct LoadOptions {
   std::string rate, concurrency, trace, format, speed, sessions, isl, osl, lengths, prefix_hit, burstiness, ramp,
-      diurnal, requests, warmup, duration, seed = "1", replications = "1", threads;
+      diurnal, requests, until, warmup, duration, seed = "1", replications = "1", threads;
   bool skip_bad = false, exact = false;
   std::string detection, migrations, router, local_prefill, start_up, percentile, ttft, tpot, request_latency, mtbf;
   std::vector<std::string> fail, slow;
@@ -31,6 +31,7 @@ struct AskedLoad {
   std::string text;  // one line for people
   int64_t skip = 0;  // requests that come first and do not count
   double most_us = simulator::kNever;
+  double precision = 0;   // runs until TTFT and TPOT are known to this share; 0: all of it
   double expected_s = 0;  // roughly how long it takes; 0: not known
   std::function<std::unique_ptr<simulator::Load>(uint64_t seed)> make;
 };

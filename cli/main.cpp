@@ -63,6 +63,7 @@ int run(int argc, char** argv) {
   cli::add_systems(app, context);
   cli::add_support(app, context);
   cli::add_db(app, context);
+  cli::add_profile(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version

@@ -89,6 +89,11 @@ void write_answer(const std::filesystem::path& dir, const configurator::Answer& 
 
 }  // namespace
 
+configurator::Method parse_method(const std::string& text) {
+  return choice<configurator::Method>(
+      text, "--method", {{"simulate", configurator::Method::simulate}, {"analytic", configurator::Method::analytic}});
+}
+
 void add_question(CLI::App& command, QuestionOptions& o, const char* gpus_default) {
   o.gpus = gpus_default;
   command.add_option("--model", o.model, "name, folder with a config.json, or a config.json");
@@ -97,7 +102,7 @@ void add_question(CLI::App& command, QuestionOptions& o, const char* gpus_defaul
   command.add_option("--precision", o.precision, "auto, bf16, fp8, fp8_block, int8, int4, nvfp4 (fp4), mxfp4")
       ->capture_default_str();
   command.add_option("--kv-precision", o.kv_precision, "auto, bf16, fp8")->capture_default_str();
-  command.add_option("--backend", o.backend, "auto, trtllm, vllm, sglang")->capture_default_str();
+  command.add_option("--backend", o.backend, "auto (of the first three), trtllm, vllm, sglang, drydock")->capture_default_str();
   command.add_option("--mode", o.mode, "agg, disagg, both")->capture_default_str();
   command.add_option("--gpus", o.gpus, "GPUs at most")->capture_default_str();
   command.add_option("--isl", o.isl, "input tokens of a request");
@@ -139,14 +144,16 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
   if (q.workload.rate && q.workload.concurrency) throw core::Error("--rate and --concurrency: give one of them");
   q.slo = {optional_ms(o.ttft, "--ttft"), optional_ms(o.tpot, "--tpot"),
            optional_ms(o.request_latency, "--request-latency"), parse_percentile(o.percentile)};
-  q.method = choice<configurator::Method>(
-      o.method, "--method",
-      {{"simulate", configurator::Method::simulate}, {"analytic", configurator::Method::analytic}});
+  q.method = parse_method(o.method);
   if (q.method == configurator::Method::analytic) q.slo.percentile = std::nullopt;
   q.prune = !o.all;
   q.backend = choice<std::optional<Backend>>(
       o.backend, "--backend",
-      {{"auto", std::nullopt}, {"trtllm", Backend::trtllm}, {"vllm", Backend::vllm}, {"sglang", Backend::sglang}});
+      {{"auto", std::nullopt},
+       {"trtllm", Backend::trtllm},
+       {"vllm", Backend::vllm},
+       {"sglang", Backend::sglang},
+       {"drydock", Backend::drydock}});
   q.mode = choice<configurator::ModeChoice>(o.mode, "--mode",
                                             {{"agg", configurator::ModeChoice::agg},
                                              {"disagg", configurator::ModeChoice::disagg},

@@ -17,6 +17,9 @@ struct QuestionOptions {
   bool all = false;
 };
 
+// "simulate" or "analytic". Throws core::Error naming --method.
+configurator::Method parse_method(const std::string& text);
+
 void add_question(CLI::App& command, QuestionOptions& options, const char* gpus_default);
 
 // Throws core::Error naming the flag. --price replaces the systems' own in `resources`.

@@ -68,6 +68,7 @@ simulator::Outcome run_job(const Job& job) {
                             w.stream_interval};
   watch.recording.targets = stage.targets;
   watch.recording.skip = stage.load.skip;
+  watch.recording.precision = stage.load.precision;
   watch.sample_us =
       stage.load.expected_s > 0 ? std::clamp(stage.load.expected_s * 1e6 / kSamples, 1e3, 1e7) : kSampleUs;
   // The cluster is patient with a scaler for a number of samples.

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/question.h"
 #include "configurator/points.h"
 #include "core/csv.h"
 #include "core/error.h"
@@ -66,9 +67,7 @@ void add_validate(CLI::App& app, Context& context) {
     configurator::Resources resources(context.database, context.calibration);
     const core::Csv csv = core::Csv::read(*points);
     csv.require({"ttft_ms", "tpot_ms"});
-    if (*method != "simulate" && *method != "analytic")
-      throw core::Error("--method '" + method->substr(0, 60) + "': want simulate or analytic");
-    const auto how = *method == "simulate" ? configurator::Method::simulate : configurator::Method::analytic;
+    const configurator::Method how = parse_method(*method);
     const configurator::Validation v = configurator::validate(csv, configurator::predict_points(csv, resources, how));
     if (!context.json) return print(v);
     core::Json groups = core::Json::object();

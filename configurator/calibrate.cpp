@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <tuple>
 #include <unsupported/Eigen/NonLinearOptimization>
 
 #include "configurator/parallel.h"
@@ -71,9 +72,10 @@ struct Problem {
     resources.set_backends(with(base, knobs, z));
     long at = 0;
     for (const PointError& e : errors(points, which, resources)) {
-      out[at++] = soft(std::log(e.ttft));
+      const double scale = std::sqrt(points[e.point].weight);
+      out[at++] = scale * soft(std::log(e.ttft));
       // Answers of one token have no TPOT to fit.
-      out[at++] = std::isfinite(e.tpot) ? soft(std::log(e.tpot)) : 0;
+      out[at++] = std::isfinite(e.tpot) ? scale * soft(std::log(e.tpot)) : 0;
     }
     for (long k = 0; k < z.size(); ++k) out[at++] = z[k] - 1;
     if (progress) progress(++evaluations);
@@ -118,6 +120,17 @@ std::vector<size_t> usable(const std::vector<MeasuredPoint>& points) {
 
 }  // namespace
 
+void weigh_by_deployment(std::vector<MeasuredPoint>& points) {
+  const auto deployment = [](const MeasuredPoint& p) {
+    return std::tuple(p.plan.model, p.plan.pools.front().system, p.plan.backend);
+  };
+  std::map<std::tuple<std::string, std::string, models::Backend>, double> count;
+  for (const MeasuredPoint& p : points)
+    if (!p.doubt) ++count[deployment(p)];
+  for (MeasuredPoint& p : points)
+    if (!p.doubt) p.weight = 0.5 / std::sqrt(count[deployment(p)]);
+}
+
 std::vector<Knob> user_knobs(uint8_t backends) {
   std::vector<Knob> out;
   for (uint8_t b = 0; b < models::kBackends; ++b) {
@@ -132,24 +145,26 @@ std::vector<Knob> user_knobs(uint8_t backends) {
   return out;
 }
 
+// Widths: kernel times were measured by others in isolation, so their factors stay near 1; that of experts nearest, as
+// what one model's experts need says little of another's. Overheads are known to a third.
 std::vector<Knob> all_knobs() {
-  constexpr uint8_t kAll = (1 << models::kBackends) - 1, kVllm = 1 << static_cast<int>(models::Backend::vllm);
-  std::vector<Knob> out = {{"gemm", &BackendModel::gemm, kAll, 1, 0.1},
-                           {"attention", &BackendModel::attention, kAll, 1, 0.2},
-                           {"moe", &BackendModel::moe, kAll, 1, 0.1},
-                           {"collective_us", &BackendModel::collective_us, kAll, 2, 1},
-                           {"moe_many", &BackendModel::moe_many, kVllm, 1, 0.5},
-                           {"moe_fp8_block", &BackendModel::moe_fp8_block, kVllm, 1, 0.5},
-                           {"request_ms_per_concurrent", &BackendModel::request_ms_per_concurrent, kAll, 0.1, 1},
-                           {"host_us_per_sequence", &BackendModel::host_us_per_sequence, kAll, 1, 1}};
-  for (uint8_t b = 0; b < models::kBackends; ++b) {
+  constexpr uint8_t kAll = (1 << models::kEngines) - 1, kVllm = 1 << static_cast<int>(models::Backend::vllm);
+  std::vector<Knob> out = {{"gemm", &BackendModel::gemm, kAll, 1, 0.05},
+                           {"attention", &BackendModel::attention, kAll, 1, 0.1},
+                           {"moe", &BackendModel::moe, kAll, 1, 0.02},
+                           {"collective_us", &BackendModel::collective_us, kAll, 2, 0.5},
+                           {"moe_many", &BackendModel::moe_many, kVllm, 1, 0.25},
+                           {"moe_fp8_block", &BackendModel::moe_fp8_block, kVllm, 1, 0.25},
+                           {"request_ms_per_concurrent", &BackendModel::request_ms_per_concurrent, kAll, 0.1, 0.5},
+                           {"host_us_per_sequence", &BackendModel::host_us_per_sequence, kAll, 1, 0.5}};
+  for (uint8_t b = 0; b < models::kEngines; ++b) {
     const auto mask = static_cast<uint8_t>(1 << b);
-    out.push_back({"prompt_us", &BackendModel::prompt_us, mask, 1000, 0.7});
-    out.push_back({"layer_us", &BackendModel::layer_us, mask, 1, 0.7});
-    out.push_back({"host_us", &BackendModel::host_us, mask, 300, 0.7});
-    out.push_back({"request_ms", &BackendModel::request_ms, mask, 15, 0.7});
-    out.push_back({"communication", &BackendModel::communication, mask, 1, 0.2});
-    out.push_back({"prompt_kernels", &BackendModel::prompt_kernels, mask, 1, 0.1});
+    out.push_back({"prompt_us", &BackendModel::prompt_us, mask, 1000, 0.35});
+    out.push_back({"layer_us", &BackendModel::layer_us, mask, 1, 0.35});
+    out.push_back({"host_us", &BackendModel::host_us, mask, 300, 0.35});
+    out.push_back({"request_ms", &BackendModel::request_ms, mask, 15, 0.35});
+    out.push_back({"communication", &BackendModel::communication, mask, 1, 0.1});
+    out.push_back({"prompt_kernels", &BackendModel::prompt_kernels, mask, 1, 0.05});
   }
   return out;
 }

@@ -33,7 +33,12 @@ struct MeasuredPoint {
   std::string group;                 // that it is left out with
   std::optional<std::string> doubt;  // why it can't be: it is not fitted
   int line = 0;                      // of the file
+  double weight = 1;                 // how many independent points it counts as
 };
+
+// Gives n points of one model, system and backend the weight of sqrt(n) / 2 together: they are wrong alike, so many of
+// them say little more than a few. For fits over many deployments; a user's points of one say all there is to fit.
+void weigh_by_deployment(std::vector<MeasuredPoint>& points);
 
 // Why no engine can have measured this: more arithmetic or memory traffic than the GPUs have, or Little's law broken.
 // Needs the workload's concurrency. `requests_per_s` as measured; 0: not known.
@@ -55,7 +60,8 @@ struct Calibration {
   std::vector<PointError> before, after;  // with the figures given and with the fitted ones
 };
 
-// Minimises soft-L1 errors of ln TTFT and ln TPOT plus the priors' squares. `progress(i)`: evaluation i is done.
+// Minimises the weighted soft-L1 errors of ln TTFT and ln TPOT plus the priors' squares. `progress(i)`: evaluation i is
+// done.
 Calibration fit(const std::vector<MeasuredPoint>& points, const std::vector<Knob>& knobs, Resources& resources,
                 const std::function<void(int)>& progress = {});
 

@@ -207,7 +207,7 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources, Read
   models::Plan plan;
   plan.model = row.need("model");
   const auto backend = models::parse_backend(core::lower_case(row.need("backend")));
-  if (!backend) throw row.error("backend", "is none of trtllm, vllm, sglang");
+  if (!backend) throw row.error("backend", "is none of trtllm, vllm, sglang, drydock");
   plan.backend = *backend;
   plan.backend_version = row.text("backend_version");
   plan.precision = precision_of(row);

@@ -13,7 +13,7 @@ using core::Fields;
 using core::Figure;
 using core::Json;
 
-constexpr std::array<std::string_view, kBackends> kBackendNames = {"trtllm", "vllm", "sglang"};
+constexpr std::array<std::string_view, kBackends> kBackendNames = {"trtllm", "vllm", "sglang", "drydock"};
 constexpr std::array<std::string_view, 2> kModeNames = {"agg", "disagg"};
 constexpr std::array<std::string_view, 3> kRoleNames = {"worker", "prefill", "decode"};
 constexpr int64_t kMostTokens = 1'000'000'000, kMostWays = 1 << 16;
@@ -251,7 +251,7 @@ Plan parse_plan(std::string_view text, std::string_view origin) {
   plan.precision = f.text_or("precision", "auto");
   plan.kv_precision = f.text_or("kv_precision", "auto");
   const auto backend = parse_backend(f.text("backend"));
-  if (!backend) throw f.error("backend", "want trtllm, vllm or sglang");
+  if (!backend) throw f.error("backend", "want trtllm, vllm, sglang or drydock");
   plan.backend = *backend;
   plan.backend_version = f.text_or("backend_version", "");
   const auto mode = index_of(kModeNames, f.text("mode"));

@@ -12,8 +12,9 @@
 
 namespace drydock::models {
 
-enum class Backend : uint8_t { trtllm, vllm, sglang };
-inline constexpr int kBackends = 3;
+enum class Backend : uint8_t { trtllm, vllm, sglang, drydock };  // drydock: the bundled runtime, on kernels/
+inline constexpr int kBackends = 4;
+inline constexpr int kEngines = 3;  // the first ones: others' engines, with shipped tables and a fitted calibration
 std::string_view name(Backend backend);
 std::optional<Backend> parse_backend(std::string_view text);
 

@@ -97,11 +97,14 @@ BackendModel read_one(models::Backend backend, const core::Fields& f) {
 std::vector<BackendModel> read_backend_models(const std::filesystem::path& json) {
   const core::Json document = core::read_json(json);
   const core::Fields fields(document, json.string());
-  fields.only({"trtllm", "vllm", "sglang"});
+  fields.only({"trtllm", "vllm", "sglang", "drydock"});
   std::vector<BackendModel> models;
   for (int i = 0; i < models::kBackends; ++i) {
     const auto backend = static_cast<models::Backend>(i);
-    models.push_back(read_one(backend, fields.object(models::name(backend))));
+    if (backend == models::Backend::drydock && !fields.has("drydock"))  // files made before it was there
+      models.push_back({.backend = backend});
+    else
+      models.push_back(read_one(backend, fields.object(models::name(backend))));
   }
   return models;
 }

@@ -76,11 +76,19 @@ TEST_CASE("recommend --out writes the plan, all ranked ones, the front and the r
   const core::Csv front = core::Csv::read(dir + "/pareto.csv");
   CHECK(front.rows() > 3);
   front.require({"tokens_per_s_per_user", "tokens_per_s_per_gpu", "ttft_ms", "tpot_ms"});
+  CHECK(run_drydock({"estimate", "--plan", dir + "/plan.json", "--method", "guess"}).err ==
+        "drydock: --method 'guess': want one of simulate, analytic\n");
   // estimate says of the plan what the search said.
   const core::Json plan = core::read_json(dir + "/plan.json"),
                    again = json_of({"estimate", "--plan", dir + "/plan.json", "--json"});
   CHECK(again["ttft_ms"]["value"].get<double>() ==
         doctest::Approx(plan["prediction"]["ttft_ms"]["value"].get<double>()));
+  // Closed forms know no percentile and see another queue, over the same step times.
+  const core::Json closed = json_of({"estimate", "--plan", dir + "/plan.json", "--json", "--method", "analytic"});
+  CHECK(again.contains("tail"));
+  CHECK_FALSE(closed.contains("tail"));
+  CHECK(closed["ttft_ms"]["value"] != again["ttft_ms"]["value"]);
+  CHECK(closed["breakdown"] == again["breakdown"]);
   const core::Json lighter = json_of(
       {"estimate", "--plan", dir + "/plan.json", "--json", "--concurrency", "1", "--isl", "500", "--osl", "50"});
   CHECK(lighter["ttft_ms"]["value"] < again["ttft_ms"]["value"]);

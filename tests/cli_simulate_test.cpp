@@ -176,6 +176,23 @@ TEST_CASE("loads: closed loop, conversations, ramp, day, lengths, duration") {
   CHECK(bench.json({"--rate", "5", "--requests", "50", "--warmup", "10"})["arrivals"] == 60);
 }
 
+TEST_CASE("--until ends a run when its figures are known well enough, or says that they are not") {
+  const Bench bench;
+  const core::Json rough = bench.json({"--until", "5%"}), fine = bench.json({"--until", "0.5%"}),
+                   cut = bench.json({"--until", "0.01%", "--requests", "1200"});
+  CHECK(rough["requests"] < fine["requests"]);
+  for (const core::Json& run : {rough, fine}) {
+    CHECK(run["until"]["reached"] == true);
+    for (const char* figure : {"ttft_ms", "tpot_ms"})
+      CHECK(run[figure]["mean_half_width"].get<double>() <=
+            run["until"]["precision"].get<double>() * run[figure]["mean"].get<double>());
+  }
+  CHECK(cut["until"]["reached"] == false);
+  CHECK(cut["requests"] == 1200);
+  CHECK(run_drydock(bench.with({"--until", "0.01%", "--requests", "1200"})).out.find("not known to 0.01%") !=
+        std::string::npos);
+}
+
 TEST_CASE("a trace is replayed with its prefixes; bad lines are told or counted") {
   const Bench bench;
   const std::string trace = bench.scratch.write("t.jsonl", mooncake_trace());
@@ -289,6 +306,8 @@ TEST_CASE("simulate: bad input is one line that names the flag") {
   bench.refused({"--trace", trace, "--isl", "3"}, "--isl: a trace has its own lengths");
   bench.refused({"--trace", trace, "--replications", "2"},
                 "--replications: a trace is the same every time; want 1, or --mtbf for failures that differ");
+  bench.refused({"--trace", trace, "--until", "2%"}, "--until: a trace is replayed as it is");
+  bench.refused({"--until", "60%"}, "--until '60%': want at most 50%, such as 2%");
   bench.refused({"--speed", "2"}, "--speed: goes with --trace");
   bench.refused({"--rate", "3", "--concurrency", "4"}, "--rate and --concurrency: give one of them");
   bench.refused({"--router", "fast"},

@@ -90,7 +90,7 @@ TEST_CASE("speculation, experts and overlap read back, and are not there unless 
 TEST_CASE("what is wrong in a plan is named") {
   CHECK(error_of(changed("/schema", "other")) == "plan.json: field 'schema': want 'drydock.plan'");
   CHECK(error_of(changed("/version", 2)) == "plan.json: field 'version': is newer than this program; want 1");
-  CHECK(error_of(changed("/backend", "vlm")) == "plan.json: field 'backend': want trtllm, vllm or sglang");
+  CHECK(error_of(changed("/backend", "vlm")) == "plan.json: field 'backend': want trtllm, vllm, sglang or drydock");
   CHECK(error_of(changed("/mode", "agg")) ==
         "plan.json: field 'pools': want one pool of role worker in mode agg, pools prefill and decode in mode disagg");
   CHECK(error_of(changed("/pools/1/tp", 0)) ==

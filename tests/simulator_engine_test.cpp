@@ -196,7 +196,7 @@ TEST_CASE("a calibration with a wrong figure is refused by name") {
       std::filesystem::temp_directory_path() / ("drydock_calibration_" + std::to_string(::getpid()) + ".json");
   std::string text = core::read_file(models::data_dir() / "calibration.json");
   core::write_file(file, text);
-  CHECK(read_backend_models(file).size() == 3);
+  CHECK(read_backend_models(file).size() == 4);
   const size_t at = text.find("\"host_us\"");
   text.replace(at, 9, "\"host_use\"");
   core::write_file(file, text);

@@ -1,0 +1,9 @@
+#define DRYDOCK_ISA avx512
+#define DRYDOCK_ISA_NAME "avx512"
+// In this order: each builds on those before.
+// clang-format off
+#include "kernels/isa_simd.h"
+#include "kernels/isa_gemm.h"
+#include "kernels/isa_attention.h"
+#include "kernels/isa_rows.h"
+// clang-format on

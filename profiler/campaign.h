@@ -1,0 +1,81 @@
+#pragma once
+// Measures what plans can ask for until predictions are good enough or time is up.
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "perfdb/database.h"
+#include "profiler/design.h"
+#include "profiler/worker.h"
+
+namespace drydock::profiler {
+
+inline constexpr const char* kBackend = "drydock";  // of the rows and surfaces
+inline constexpr const char* kSource = "drydock profile";
+
+struct CampaignOptions {
+  double budget_s = 600;       // of wall time, the fit at the end included
+  double target_error = 0.05;  // expected |predicted / true - 1| of each family
+  StopRule rule;
+  double op_limit_s = 20;   // for one op, after which its process is killed
+  int64_t most_points = 0;  // 0: no limit
+  int batch = 4;            // points of one family between two looks at the others
+};
+
+struct Progress {
+  std::string op;      // key of the one being measured
+  int64_t points = 0;  // so far, those found in the database not counted
+  double error = 1;    // expected, over all families by their share of time
+  double seconds_left = 0;
+};
+
+struct FamilyReport {
+  std::string name;
+  double weight = 0;  // share of the time of all steps considered
+  int64_t candidates = 0, points = 0;
+  double error = 1, left_out_error = 0;
+  bool met = false;  // the target
+};
+
+struct FailedOp {
+  std::string op, reason;
+};
+
+enum class Ending : uint8_t { target_met, nothing_left, out_of_budget, interrupted };
+
+struct CampaignReport {
+  Ending ending = Ending::target_met;
+  std::vector<FamilyReport> families;  // heaviest first
+  std::vector<FailedOp> failed;        // crashed, hung, out of memory
+  std::vector<FailedOp> refused;       // the device has no such kernel or not the memory; the first few of each family
+  int64_t points = 0, reused = 0;      // measured now; found in the database
+  int64_t surfaces = 0;                // fitted
+  int64_t throttled = 0, drifting = 0, bimodal = 0;  // samples dropped; points whose series looked so
+  double joules = 0;                                 // of one launch of each op measured, where the device told
+  double error = 1, seconds = 0;
+};
+
+// Where the rows of a device come from; `date` is today.
+perfdb::Origin origin_of(const Identity& identity, const models::System& system);
+
+// Rows are committed one by one, so that a kill loses the one being measured. Rows of the same origin, whatever their
+// date, count as measured. Families of which five ops in a row fail or are refused are given up. At the end, however it
+// comes about, surfaces are fitted to what there is.
+// Throws core::Error when the database can't be written or the device is gone for good.
+CampaignReport run_campaign(perfdb::Database& database, Worker& worker, const models::System& system,
+                            std::vector<Family> families, const CampaignOptions& options,
+                            const std::function<void(const Progress&)>& progress, const std::atomic<bool>* stop);
+
+// What measuring an op takes [s], its inputs and warm-up included, when one launch takes `us`.
+double seconds_for(const core::Op& op, double us, const StopRule& rule);
+
+// A campaign that has not begun: points each family is likely to take, and the time.
+struct Forecast {
+  int64_t points = 0;
+  double seconds = 0;
+};
+Forecast forecast(const std::vector<Family>& families, const models::System& system, const CampaignOptions& options);
+
+}  // namespace drydock::profiler

@@ -1,0 +1,234 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "models/catalogue.h"
+#include "perfdb/kernel_times.h"
+#include "profiler/campaign.h"
+#include "profiler/simulated_device.h"
+#include "profiler/worker_messages.h"
+#include "tests/effort.h"
+#include "tests/run.h"
+
+using namespace drydock;
+using namespace drydock::profiler;
+using tests::Scratch;
+
+namespace {
+
+const models::System& h200() {
+  static const models::System system = models::read_system(DRYDOCK_SOURCE_DIR "/models/data/systems/h200_sxm.json");
+  return system;
+}
+
+// A model of a billion parameters, dense.
+std::vector<Family> families(const Sizes& sizes = {}) {
+  static const models::Architecture model = models::parse_config(
+      R"({"model_type":"llama","hidden_size":2048,"vocab_size":32000,"max_position_embeddings":8192,)"
+      R"("num_hidden_layers":16,"num_attention_heads":16,"num_key_value_heads":4,"intermediate_size":8192})",
+      "", "test");
+  std::vector<std::string> reasons;
+  return work_list(deployments(model, models::choose_precision(model, "bf16"), sizes, h200(), reasons),
+                   {4096, 8192, 64}, h200());
+}
+
+Opener simulated(std::vector<Silicon::Fault> faults = {}, int64_t throttle_every = 0) {
+  Silicon silicon = usual_silicon(h200());
+  silicon.faults = std::move(faults);
+  silicon.throttle_every = throttle_every;
+  return [silicon]() -> std::unique_ptr<Device> { return std::make_unique<SimulatedDevice>(silicon); };
+}
+
+StopRule quick() {
+  StopRule rule;
+  rule.most_samples = 40;
+  rule.most_seconds = 0.2;
+  return rule;
+}
+
+CampaignOptions usual() {
+  CampaignOptions out;
+  out.budget_s = 60;
+  out.rule = quick();
+  out.most_points = 40;
+  return out;
+}
+
+struct Rig {
+  explicit Rig(const Opener& open, const std::atomic<bool>* stop = nullptr)
+      : file(scratch / "out.db"),
+        database(perfdb::Database::open(file, perfdb::Access::create)),
+        worker(open, quick(), stop) {}
+  CampaignReport run(const CampaignOptions& options, std::vector<Family> work,
+                     const std::function<void(const Progress&)>& progress = {},
+                     const std::atomic<bool>* stop = nullptr) {
+    return run_campaign(database, worker, h200(), std::move(work), options, progress, stop);
+  }
+  int64_t rows() const {
+    int64_t count = 0;
+    database.read({}, [&](const perfdb::Measurement& m) {
+      CHECK(m.latency_us == doctest::Approx(true_us(m.op, h200())).epsilon(0.02));  // 1 % noise, 7 samples at least
+      CHECK(m.samples >= 7);
+      ++count;
+    });
+    return count;
+  }
+  Scratch scratch;
+  std::string file;
+  perfdb::Database database;
+  Worker worker;
+};
+
+}  // namespace
+
+TEST_CASE("a campaign meets its target, and the database answers") {
+  Rig rig(simulated());
+  CampaignOptions options = usual();
+  options.most_points = tests::kLighter > 1 ? 100 : 400;
+  const CampaignReport report = rig.run(options, families());
+  CHECK(report.failed.empty());
+  CHECK(report.refused.empty());
+  CHECK(rig.rows() == report.points);
+  if (tests::kLighter > 1) return;
+  CHECK(report.ending == Ending::target_met);
+  for (const FamilyReport& f : report.families)
+    MESSAGE(f.name, ": ", f.points, " of ", f.candidates, ", error ", f.error);
+  const perfdb::KernelTimes times(rig.database, h200().hardware, kBackend);
+  CHECK(times.version() == "simulated-1");
+  double error = 0, ops = 0, inside = 0;
+  core::Random random(3);
+  for (const Family& family : families())
+    for (int i = 0; i < 200; ++i) {
+      const core::Op& op =
+          family.candidates[static_cast<size_t>(random.integer(0, std::ssize(family.candidates) - 1))].op;
+      const perfdb::KernelTime t = times.of(op);
+      if (op.kind == core::OpKind::elementwise) continue;  // has no surface: exact or analytic
+      const double truth = true_us(op, h200());
+      CHECK((t.provenance == core::Provenance::interpolated || t.provenance == core::Provenance::measured ||
+             op.shape[2] > 0));  // prefill after cached tokens counts as extrapolated
+      error += std::abs(t.latency_us / truth - 1);
+      inside += t.low_us <= truth && truth <= t.high_us;
+      ++ops;
+    }
+  MESSAGE(report.points, " points, mean error of look-ups ", error / ops, ", in band ", inside / ops);
+  // The target is an expectation, and the lattice adds its own; bands are meant to hold 80 %.
+  CHECK(error / ops < 0.07);
+  CHECK(inside / ops > 0.6);
+}
+
+TEST_CASE("the same campaign again measures nothing twice") {
+  Rig rig(simulated());
+  CampaignOptions options = usual();
+  options.most_points = 30;
+  const CampaignReport first = rig.run(options, families());
+  CHECK(first.points == 30);
+  CHECK(first.ending == Ending::out_of_budget);
+  const CampaignReport second = rig.run(options, families());
+  CHECK(second.reused == 30);
+  CHECK(second.points == 30);
+  CHECK(rig.rows() == 60);
+  CHECK(second.error < first.error);
+}
+
+TEST_CASE("crashes, hangs and errors cost one op each and are told") {
+  // One shape each of GEMMs that the first points take; every context of 8192 hangs.
+  Rig rig(simulated({{"n=3072", Failure::crash},
+                     {"n=16384", Failure::error},
+                     {"k=8192", Failure::out_of_memory},
+                     {"decode_attention", Failure::none}}));
+  CampaignOptions options = usual();
+  const CampaignReport report = rig.run(options, families());
+  CHECK(report.points == 40);
+  CHECK(!report.failed.empty());
+  bool crashed = false, failed = false;
+  for (const FailedOp& op : report.failed) {
+    crashed |= op.op.find("n=3072") != std::string::npos && op.reason.find("exit code 139") != std::string::npos;
+    failed |= op.reason == "simulated failure of a launch" || op.reason == "out of memory";
+  }
+  CHECK(crashed);
+  CHECK(failed);
+  CHECK(rig.rows() == report.points);
+}
+
+TEST_CASE("an op that hangs is given up in time") {
+  Rig rig(simulated({{"elementwise", Failure::hang}}));
+  const core::Op op = core::parse_op_key("elementwise/bf16/tokens=8,read_bytes=12,written_bytes=4");
+  const Worker::Outcome outcome = rig.worker.measure(op, 0.3);
+  CHECK(outcome.status == Worker::Status::failed);
+  CHECK(outcome.reason == "no answer in 0 s");
+  // A fresh process has taken its place.
+  const core::Op other = core::parse_op_key("gemm/bf16/m=8,n=1024,k=1024");
+  CHECK(rig.worker.measure(other, 10).status == Worker::Status::measured);
+}
+
+TEST_CASE("a family that always fails is given up, the rest goes on") {
+  Rig rig(simulated({{"prefill_attention", Failure::error}}));
+  const CampaignReport report = rig.run(usual(), families());
+  CHECK(report.failed.size() == 5);
+  CHECK(report.points == 40);
+  for (const FamilyReport& f : report.families)
+    if (f.name.starts_with("prefill")) CHECK(f.points == 0);
+}
+
+TEST_CASE("an interruption keeps what was measured") {
+  std::atomic<bool> stop{false};
+  Rig rig(simulated(), &stop);
+  const CampaignReport report = rig.run(
+      usual(), families(), [&](const Progress& p) { stop = p.points == 12; }, &stop);
+  CHECK(report.ending == Ending::interrupted);
+  CHECK(report.points == 12);
+  CHECK(rig.rows() == 12);
+}
+
+TEST_CASE("samples under throttling do not count") {
+  // Of ten samples the last is 30 % slower, and says so.
+  Rig rig(simulated({}, 10));
+  CampaignOptions options = usual();
+  options.most_points = 10;
+  const CampaignReport report = rig.run(options, families());
+  CHECK(report.throttled > 0);
+  CHECK(rig.rows() == 10);
+}
+
+TEST_CASE("a budget of time is kept") {
+  Rig rig(simulated());
+  CampaignOptions options = usual();
+  options.most_points = 0;
+  options.target_error = 1e-4;  // never
+  options.budget_s = 2;
+  const CampaignReport report = rig.run(options, families());
+  CHECK(report.ending == Ending::out_of_budget);
+  CHECK(report.seconds < 2 * 1.5 * tests::kLighter);  // the last refit and the surfaces come after
+}
+
+TEST_CASE("a device that can't be opened is told in one line") {
+  const Opener none = []() -> std::unique_ptr<Device> { throw core::Error("no such device"); };
+  CHECK_THROWS_WITH_AS(Worker(none, quick()), "no such device", core::Error);
+  const Opener dies = []() -> std::unique_ptr<Device> { std::_Exit(7); };
+  CHECK_THROWS_WITH_AS(Worker(dies, quick()), "the measuring process ended while it opened the device: exit code 7",
+                       core::Error);
+}
+
+TEST_CASE("messages survive the pipe") {
+  Measured m;
+  m.summary = {1.5, 0.1, {1.4, 1.6, 0.96}, 12, 1, true, false};
+  m.throttled = 3;
+  m.seconds = 0.25;
+  m.joules = 0.5;
+  const Message back = parse_message(measured_message(m));
+  CHECK(back.status == "measured");
+  CHECK(back.measured.summary.median == 1.5);
+  CHECK(back.measured.summary.interval.high == 1.6);
+  CHECK(back.measured.summary.drifts);
+  CHECK(back.measured.throttled == 3);
+  CHECK(*back.measured.joules == 0.5);
+  Identity i;
+  i.gpu = "G \"P\" \xff U";  // what drivers call themselves
+  i.warnings = {"a", "b"};
+  CHECK(parse_message(hello_message(i)).identity.warnings.size() == 2);
+  CHECK_THROWS_AS(parse_message("{}"), core::Error);
+  CHECK_THROWS_AS(parse_message("not json"), core::Error);
+}
