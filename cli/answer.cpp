@@ -65,7 +65,10 @@ void print_head(const Question& q, const Answer& a, double wall_ms) {
   fmt::print("{} candidates: {} illegal, {} out of memory, {} overloaded, {} priced\n", c.enumerated, c.illegal,
              c.out_of_memory, c.overloaded, c.priced);
   if (q.method == configurator::Method::simulate)
-    fmt::print("{} simulated ({} beaten by a bound, {} by a neighbour in batch); ", c.simulated, c.beaten, c.implied);
+    fmt::print("{} simulated{}; ", c.simulated,
+               c.beaten + c.implied > 0
+                   ? fmt::format(" ({} beaten by a bound, {} by a neighbour in batch)", c.beaten, c.implied)
+                   : "");
   fmt::print("{} meet the targets ({:.0f} ms)\n\n", c.meeting_slo, wall_ms);
 }
 

@@ -1,5 +1,6 @@
 // The drydock command: parses, asks the libraries, prints.
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -77,7 +78,10 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
+constexpr int kInternalError = 70;  // EX_SOFTWARE of sysexits.h; 1 is a verdict of `db diff`
+
 int main(int argc, char** argv) {
+  ::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of the write, told as one
   try {
     const int code = run(argc, argv);
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
@@ -88,6 +92,6 @@ int main(int argc, char** argv) {
     return cli::kBadInput;
   } catch (const std::exception& error) {
     fmt::print(stderr, "drydock: internal error: {}\n", error.what());
-    return 1;
+    return kInternalError;
   }
 }

@@ -30,7 +30,7 @@ constexpr int64_t kMostRanks = 1024, kMostTokens = 1 << 20, kMostContext = 10'00
 
 struct Options {
   std::vector<std::string> models;
-  bool all_models = false, dry_run = false;
+  bool all_models = false, dry_run = false, energy = false;
   std::string tp = "1", pp = "1", dp = "1", ep, precision = "auto", kv_precision = "auto";
   std::string budget = "10m", target_error = "5%", target = "cuda", system, system_out, device = "0", threads;
   std::string most_tokens, most_context, most_batch, noise = "0.5%", seed = "1";
@@ -261,6 +261,11 @@ profiler::CampaignOptions campaign_options(const Options& o, Target target) {
   out.target_error = parse_share(o.target_error, "--target-error", 0.5);
   out.rule.noise = parse_share(o.noise, "--noise", 0.1);
   out.rule.most_seconds = target == Target::cpu ? 0.2 : 0.5;
+  if (o.energy) {  // the counter moves on every 100 ms, and a window of a second tells
+    out.rule.least_seconds = 1.2;
+    out.rule.most_seconds = 1.25;
+    out.rule.most_samples = 2000;
+  }
   out.op_limit_s = std::min(20.0, 2 + out.budget_s / 10);
   return out;
 }
@@ -305,6 +310,9 @@ void run(const Options& o, Context& context) {
   if (report.points + report.reused == 0 && report.ending != profiler::Ending::interrupted)
     throw core::Error("nothing could be measured: " + first_reason(report));
   print_report(told, report, options, context);
+  if (o.energy && report.energy.empty() && !context.json)
+    fmt::print("--energy: {}\n",
+               report.points > 0 ? "the device tells none" : "no op was measured now, and rows hold none");
   if (report.ending != profiler::Ending::interrupted) return;
   fmt::print(stderr, "drydock: interrupted; {} points are kept in {}, and the same command goes on from there\n",
              report.points + report.reused, context.database);
@@ -339,6 +347,7 @@ void add_profile(CLI::App& app, Context& context) {
   c->add_option("--system-out", o->system_out, "where to write the machine as a system JSON")->type_name("FILE");
   c->add_option("--seed", o->seed, "of --target simulated")->capture_default_str();
   c->add_option("--fault", o->faults, "of --target simulated: PART-OF-AN-OP=oom, error, crash or hang");
+  c->add_flag("--energy", o->energy, "samples each op for 1.2 s, which a GPU's energy counter needs");
   c->add_flag("--dry-run", o->dry_run, "tells what would be measured and what it would cost");
   c->add_option("--db", context.database, "performance database to write, made when missing")->type_name("FILE");
   c->add_flag("--json", context.json, "one JSON object on stdout");

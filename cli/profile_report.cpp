@@ -36,6 +36,8 @@ const char* sentence(Ending ending) {
   }
 }
 
+double watts(const profiler::OpEnergy& e) { return e.joules / e.us * 1e6; }
+
 core::Json device_json(const ProfileWork& work) {
   const profiler::Identity& i = work.identity;
   return {{"system", work.system.name()},
@@ -55,6 +57,23 @@ core::Json device_json(const ProfileWork& work) {
 core::Json failures_json(const std::vector<profiler::FailedOp>& ops) {
   core::Json out = core::Json::array();
   for (const profiler::FailedOp& op : ops) out.push_back({{"op", op.op}, {"reason", op.reason}});
+  return out;
+}
+
+core::Json energy_json(const CampaignReport& r) {
+  core::Json out = core::Json::array();
+  for (const profiler::OpEnergy& e : r.energy)
+    out.push_back({{"op", e.op}, {"us", e.us}, {"joules", e.joules}, {"watts", watts(e)}});
+  return out;
+}
+
+core::Json parts_json(const CampaignReport& r) {
+  core::Json out = core::Json::array();
+  for (const profiler::OpParts& split : r.parts) {
+    core::Json parts = core::Json::array();
+    for (const profiler::KernelPart& part : split.parts) parts.push_back({{"name", part.name}, {"share", part.share}});
+    out.push_back({{"op", split.op}, {"parts", parts}});
+  }
   return out;
 }
 
@@ -82,10 +101,12 @@ core::Json report_json(const ProfileWork& work, const CampaignReport& r, const p
                     {"drifting", r.drifting},
                     {"bimodal", r.bimodal},
                     {"families", families},
+                    {"energy", energy_json(r)},
+                    {"parts", parts_json(r)},
                     {"failed", failures_json(r.failed)},
                     {"refused", failures_json(r.refused)},
                     {"skipped", work.skipped}};
-  if (r.joules > 0) out["joules"] = r.joules;
+  if (!r.no_parts.empty()) out["no_parts"] = r.no_parts;
   return out;
 }
 
@@ -94,6 +115,28 @@ void print_failures(const char* what, const std::vector<profiler::FailedOp>& ops
   for (size_t i = 0; i < std::min(ops.size(), kMostShown); ++i)
     fmt::print("{} {}: {}\n", what, ops[i].op, ops[i].reason);
   if (ops.size() > kMostShown) fmt::print("{} {} more; --json gives all\n", what, ops.size() - kMostShown);
+}
+
+// Of a launch of the ops that take most; --json gives all.
+void print_energy(const CampaignReport& r) {
+  constexpr size_t kMostShown = 6;
+  std::vector<profiler::OpEnergy> most = r.energy;
+  std::stable_sort(most.begin(), most.end(), [](const auto& a, const auto& b) { return a.joules > b.joules; });
+  most.resize(std::min(most.size(), kMostShown));
+  Table table({"energy of one launch", "time", "J", "W"}, "lrrr");
+  for (const profiler::OpEnergy& e : most)
+    table.row({e.op, fmt::format("{:.1f} us", e.us), fmt::format("{:.3g}", e.joules), fmt::format("{:.0f}", watts(e))});
+  if (!most.empty()) fmt::print("{}", table.text());
+}
+
+void print_parts(const CampaignReport& r) {
+  for (const profiler::OpParts& split : r.parts) {
+    std::string text;
+    for (const profiler::KernelPart& part : split.parts)
+      text += fmt::format("{}{} {:.0f}%", text.empty() ? "" : ", ", part.name, 100 * part.share);
+    fmt::print("{}: {}\n", split.op, text);
+  }
+  if (!r.no_parts.empty()) fmt::print("no further ops were split into their kernels: {}\n", r.no_parts);
 }
 
 std::string duration(double seconds) {
@@ -162,6 +205,8 @@ void print_report(const ProfileWork& work, const CampaignReport& r, const profil
                f.error < 1 ? fmt::format("{:.1f}%", 100 * f.error) : "-",
                f.left_out_error > 0 ? fmt::format("{:.1f}%", 100 * f.left_out_error) : "-", f.met ? "met" : ""});
   fmt::print("{}", table.text());
+  print_energy(r);
+  print_parts(r);
   print_failures("failed", r.failed);
   print_failures("refused", r.refused);
   if (r.throttled + r.drifting + r.bimodal > 0)

@@ -136,13 +136,6 @@ std::vector<std::string> compared_row(const Row& row, const std::vector<Compared
   return cells;
 }
 
-bool known_well_enough(const Stage& stage, const Summary& s) {
-  const auto known = [&](const simulator::Distribution& d) {
-    return d.mean <= 0 || (d.mean_half_width > 0 && d.mean_half_width <= stage.load.precision * d.mean);
-  };
-  return stage.load.precision == 0 || (known(s.ttft_ms) && known(s.tpot_ms));
-}
-
 }  // namespace
 
 std::string plan_text(const models::Plan& plan) {
@@ -160,9 +153,8 @@ void print_stage(const Stage& stage, const Summary& s) {
 void print_summary(const Stage& stage, const Summary& s) {
   if (s.saturated) fmt::print("SATURATED: requests come faster than they are served; the queue grows to the end.\n\n");
   print_times(s);
-  if (!known_well_enough(stage, s))
-    fmt::print("The means are not known to {} yet: --requests ended the run.\n",
-               fmt::format("{:.3g}%", stage.load.precision * 100));
+  if (!s.precise)
+    fmt::print("TTFT and TPOT are not known to {:.3g}% yet when the run ended.\n", stage.load.precision * 100);
   fmt::print("{} requests/s, {} output tokens/s, {} per GPU\n", human(s.requests_per_s), human(s.output_tokens_per_s),
              human(s.output_tokens_per_s_per_gpu));
   if (stage.targets.any())
@@ -195,7 +187,7 @@ Json stage_json(const Stage& stage, const Summary& s) {
               {"slo", slo_json(stage.plan.slo)}};
   out.update(simulator::summary_json(s));
   if (stage.load.precision > 0)
-    out["until"] = {{"precision", stage.load.precision}, {"reached", known_well_enough(stage, s)}};
+    out["until"] = {{"precision", stage.load.precision}, {"reached", s.precise}};
   if (stage.targets.any()) {
     const auto& t = stage.targets;
     const bool met = s.ttft_judged_ms <= t.ttft_ms.value_or(INFINITY) &&

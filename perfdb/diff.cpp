@@ -18,10 +18,13 @@ struct Key {
 };
 using Rows = std::map<Key, Measurement>;
 
+// The bundled runtime takes the fastest kernel of an op: which one that was is an outcome, no question of its own.
+std::string compared_kernel(const Origin& origin) { return origin.backend == "drydock" ? "" : origin.kernel; }
+
 Rows rows_of(const Database& database) {
   Rows out;
   database.read({}, [&](const Measurement& m) {
-    out.insert_or_assign(Key{m.origin.system, m.origin.backend, m.origin.kernel, m.op}, m);
+    out.insert_or_assign(Key{m.origin.system, m.origin.backend, compared_kernel(m.origin), m.op}, m);
   });
   return out;
 }

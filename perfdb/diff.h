@@ -46,9 +46,9 @@ struct Diff {
   bool slower = false;  // a system, a family or a row
 };
 
-// Pairs rows by op, system, backend and kernel. Of several rows of one database, campaigns of other days or versions,
-// the one of the latest date counts, as for a look-up. `threshold`: as judge_shifts has it. Throws core::Error on a row
-// that no measurement can be.
+// Pairs rows by op, system, backend and, but for backend "drydock", which takes the fastest one, kernel. Of several
+// rows of one database, campaigns of other days or versions, the one of the latest date counts, as for a look-up.
+// `threshold`: as judge_shifts has it. Throws core::Error on a row that no measurement can be.
 Diff diff(const Database& base, const Database& now, double threshold);
 
 // "gemm/fp8", "decode_attention/bf16+fp8": what the keys of its ops begin with.

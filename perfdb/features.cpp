@@ -140,6 +140,7 @@ int axis_count(OpKind kind) {
     case OpKind::batched_gemm:
     case OpKind::moe_dispatch:
     case OpKind::moe_combine:
+    case OpKind::elementwise:
     case OpKind::all_reduce:
     case OpKind::all_gather:
     case OpKind::reduce_scatter:
@@ -175,6 +176,8 @@ Coordinates coordinates(const Op& op) {
     case OpKind::moe_dispatch:
     case OpKind::moe_combine:
       return {log2_of(s[0]), log2_of(s[4])};
+    case OpKind::elementwise:
+      return {log2_of(s[0]), log2_of(std::max(s[1] + s[2], 1.0))};
     case OpKind::all_reduce:
     case OpKind::all_gather:
     case OpKind::reduce_scatter:

@@ -35,6 +35,7 @@ int axis_count(core::OpKind kind);
 // mla_decode        log2 context, batch, heads                                   variant latent, rope_dim
 // gated_delta       log2 new_tokens, batch, v_heads                              variant k_dim, v_dim, decode
 // mamba2            log2 new_tokens, batch, heads                                variant head_dim, state, decode
+// elementwise       log2 tokens, bytes per token read + written; shipped surfaces have none of the kind
 // collectives       log2 bytes, gpus
 // dispatch, combine log2 tokens, ep                                             variant hidden, experts, top_k
 Coordinates coordinates(const core::Op& op);

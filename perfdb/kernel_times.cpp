@@ -131,7 +131,8 @@ struct KernelTimes::Impl {
     const Choice choice = from.find(op);
     if (choice.surface == nullptr) return banded(baseline, -kAnalytic, kAnalytic, Provenance::analytic);
     const Correction correction = evaluate(*choice.surface, coordinates(op));
-    const double least = kLeastOfRoofline * core::roofline_us(op, hardware);
+    // Activations lie in the cache, which no roofline of the memory knows.
+    const double least = op.kind == OpKind::elementwise ? 0 : kLeastOfRoofline * core::roofline_us(op, hardware);
     const double latency = std::max(baseline * std::exp(static_cast<double>(correction.log_ratio)), least);
     const bool cached = after_cached_tokens(op);
     const bool inside = correction.outside < 0.5f && correction.support > 0.5f;

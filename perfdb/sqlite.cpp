@@ -24,6 +24,8 @@ namespace {
 std::string explain(int extended_status) {
   if (extended_status == SQLITE_READONLY_ROLLBACK)
     return "a writer was killed and what it left half done must be undone: open it once where it can be written";
+  if (extended_status == SQLITE_IOERR_WRITE)
+    return "can't be written: the disk fails, or a limit on the size of files (ulimit -f)";
   switch (extended_status & 0xff) {
     case SQLITE_NOTADB:
       return "is not a database; want a Drydock performance database";

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <set>
 
 #include "core/error.h"
 #include "profiler/design_surfaces.h"
@@ -14,6 +15,9 @@ constexpr int kMostInARow = 5;       // failures or refusals of one family befor
 constexpr size_t kRefusalsTold = 2;  // of one family
 constexpr double kFitShare = 0.04;   // of the budget, kept for the surfaces
 constexpr double kMostFitSeconds = 8;
+constexpr double kNamingShare = 0.03;  // of the budget, kept for the split of ops of several kernels
+constexpr double kMostNamingSeconds = 10;
+constexpr size_t kFamiliesSplit = 4;
 
 std::string today() {
   const std::time_t now = std::time(nullptr);
@@ -24,8 +28,9 @@ std::string today() {
   return text;
 }
 
-bool same_but_for_date(perfdb::Origin a, const perfdb::Origin& b) {
+bool same_but_for_date_and_kernel(perfdb::Origin a, const perfdb::Origin& b) {
   a.date = b.date;
+  a.kernel = b.kernel;
   return a == b;
 }
 
@@ -43,7 +48,9 @@ class Campaign {
         origin_(origin_of(worker.identity(), system)),
         design_(std::move(families), system.hardware, options.target_error),
         in_a_row_(design_.families().size(), 0),
-        refusals_(design_.families().size(), 0) {}
+        refusals_(design_.families().size(), 0),
+        several_(design_.families().size()),
+        energy_(design_.families().size()) {}
 
   CampaignReport run() {
     reuse();
@@ -59,13 +66,16 @@ class Campaign {
       design_.refit(next->family);
     }
     finish();
+    name_parts();
+    report_.seconds = elapsed();
     return std::move(report_);
   }
 
  private:
   double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
   double seconds_left() const {
-    return options_.budget_s - std::min(kMostFitSeconds, kFitShare * options_.budget_s) - elapsed();
+    const double naming_s = are_several_ ? std::min(kMostNamingSeconds, kNamingShare * options_.budget_s) : 0;
+    return options_.budget_s - std::min(kMostFitSeconds, kFitShare * options_.budget_s) - naming_s - elapsed();
   }
   // Costs are what the rule says, by how far it has been off.
   double seconds(const core::Op& op, double us) const {
@@ -80,8 +90,9 @@ class Campaign {
     std::vector<bool> changed(design_.families().size());
     database_.read(filter, [&](const perfdb::Measurement& m) {
       const size_t family = design_.family_index(m.op);
-      if (family == changed.size() || !same_but_for_date(m.origin, origin_)) return;
+      if (family == changed.size() || !same_but_for_date_and_kernel(m.origin, origin_)) return;
       design_.families()[family].add(m.op, m.latency_us);
+      note_kernel(family, m.op, m.latency_us, m.origin.kernel);
       changed[family] = true;
       ++report_.reused;
     });
@@ -123,14 +134,17 @@ class Campaign {
 
   bool keep(size_t family, const core::Op& op, const Measured& measured) {
     const Summary& s = measured.summary;
-    database_.write([&](const auto& add) { add({op, origin_, s.median, s.spread, s.samples}); });
+    perfdb::Origin origin = origin_;
+    if (!measured.kernel.empty()) origin.kernel = measured.kernel;
+    database_.write([&](const auto& add) { add({op, origin, s.median, s.spread, s.samples}); });
+    note_kernel(family, op, s.median, origin.kernel);
     design_.families()[family].add(op, s.median);
     in_a_row_[family] = 0;
     ++report_.points;
     report_.throttled += measured.throttled;
     report_.drifting += s.drifts;
     report_.bimodal += s.bimodal;
-    report_.joules += measured.joules.value_or(0);
+    if (measured.joules) energy_[family].push_back({core::key(op), s.median, *measured.joules});
     return true;
   }
 
@@ -162,7 +176,56 @@ class Campaign {
     std::stable_sort(report_.families.begin(), report_.families.end(),
                      [](const FamilyReport& a, const FamilyReport& b) { return a.weight > b.weight; });
     report_.error = design_.error();
-    report_.seconds = elapsed();
+    for (const size_t i : heaviest_first())
+      report_.energy.insert(report_.energy.end(), energy_[i].begin(), energy_[i].end());
+  }
+
+  std::vector<size_t> heaviest_first() const {
+    std::vector<size_t> out(design_.families().size());
+    for (size_t i = 0; i < out.size(); ++i) out[i] = i;
+    std::stable_sort(out.begin(), out.end(), [&](size_t a, size_t b) {
+      return design_.families()[a].weight() > design_.families()[b].weight();
+    });
+    return out;
+  }
+
+  void note_kernel(size_t family, const core::Op& op, double us, const std::string& kernel) {
+    if (kernel.find('+') == std::string::npos) return;
+    several_[family].emplace_back(us, op);
+    are_several_ = true;
+  }
+
+  // Of each of the heaviest families the shortest op, the one in the middle and the longest.
+  std::vector<core::Op> ops_to_split() {
+    std::vector<core::Op> out;
+    size_t families = 0;
+    for (const size_t i : heaviest_first()) {
+      auto& ops = several_[i];
+      if (ops.empty()) continue;
+      if (families++ == kFamiliesSplit) break;
+      std::sort(ops.begin(), ops.end());
+      for (const size_t at : std::set<size_t>{0, ops.size() / 2, ops.size() - 1}) out.push_back(ops[at].second);
+    }
+    return out;
+  }
+
+  // No figure rests on it: what goes wrong is told and that is all.
+  void name_parts() {
+    const std::vector<core::Op> ops = ops_to_split();
+    if (ops.empty() || report_.ending == Ending::interrupted) return;
+    const auto left = [&] { return options_.budget_s - elapsed(); };
+    try {
+      if (left() < 2 * worker_.opening_s()) throw core::Error("the budget is spent");
+      worker_.restart();
+      for (const core::Op& op : ops) {
+        if (left() <= 0) throw core::Error("the budget is spent");
+        Worker::Naming naming = worker_.parts(op, std::min(options_.op_limit_s, left()));
+        if (naming.status != Worker::Status::measured) throw core::Error(naming.reason);
+        if (!naming.parts.empty()) report_.parts.push_back({core::key(op), std::move(naming.parts)});
+      }
+    } catch (const core::Error& error) {
+      report_.no_parts = error.what();
+    }
   }
 
   perfdb::Database& database_;
@@ -175,6 +238,9 @@ class Campaign {
   Design design_;
   std::vector<int> in_a_row_;
   std::vector<size_t> refusals_;
+  std::vector<std::vector<std::pair<double, core::Op>>> several_;  // by family: time and op, of several kernels
+  bool are_several_ = false;
+  std::vector<std::vector<OpEnergy>> energy_;  // by family
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   double spent_s_ = 0, foreseen_s_ = 0;
   CampaignReport report_;

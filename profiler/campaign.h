@@ -43,6 +43,18 @@ struct FailedOp {
   std::string op, reason;
 };
 
+// Energy of one launch of an op, where the device told.
+struct OpEnergy {
+  std::string op;
+  double us = 0, joules = 0;
+};
+
+// How the time of an op of several kernels splits between them.
+struct OpParts {
+  std::string op;
+  std::vector<KernelPart> parts;  // the longest first
+};
+
 enum class Ending : uint8_t { target_met, nothing_left, out_of_budget, interrupted };
 
 struct CampaignReport {
@@ -53,17 +65,19 @@ struct CampaignReport {
   int64_t points = 0, reused = 0;      // measured now; found in the database
   int64_t surfaces = 0;                // fitted
   int64_t throttled = 0, drifting = 0, bimodal = 0;  // samples dropped; points whose series looked so
-  double joules = 0;                                 // of one launch of each op measured, where the device told
+  std::vector<OpEnergy> energy;                      // of the ops measured now, the heaviest family first
+  std::vector<OpParts> parts;                        // of a few ops of the heaviest families; as far as the budget goes
+  std::string no_parts;                              // why some are missing, one line
   double error = 1, seconds = 0;
 };
 
-// Where the rows of a device come from; `date` is today.
+// Where the rows of a device come from; `date` is today, `kernel` what rows say of which the device doesn't tell.
 perfdb::Origin origin_of(const Identity& identity, const models::System& system);
 
 // Rows are committed one by one, so that a kill loses the one being measured. Rows of the same origin, whatever their
-// date, count as measured. Families of which five ops in a row fail or are refused are given up. At the end, however it
-// comes about, surfaces are fitted to what there is.
-// Throws core::Error when the database can't be written or the device is gone for good.
+// date and kernel, count as measured. Families of which five ops in a row fail or are refused are given up. At the end,
+// however it comes about, surfaces are fitted to what there is; then a fresh process of `worker` splits ops of several
+// kernels. Throws core::Error when the database can't be written or the device is gone for good.
 CampaignReport run_campaign(perfdb::Database& database, Worker& worker, const models::System& system,
                             std::vector<Family> families, const CampaignOptions& options,
                             const std::function<void(const Progress&)>& progress, const std::atomic<bool>* stop);

@@ -60,7 +60,7 @@ int64_t disturbances() {
 
 class CpuExperiment : public Experiment {
  public:
-  explicit CpuExperiment(Launch launch) : launch_(std::move(launch)) {
+  CpuExperiment(Launch launch, std::string kernel) : launch_(std::move(launch)), kernel_(std::move(kernel)) {
     constexpr double kWarmUp = 0.01, kSample = 0.001;  // [s]
     const Clock::time_point start = Clock::now();
     double once = 0;
@@ -82,8 +82,11 @@ class CpuExperiment : public Experiment {
     return {seconds * 1e6 / static_cast<double>(launches_), disturbed};
   }
 
+  std::string kernel() override { return kernel_; }
+
  private:
   Launch launch_;
+  std::string kernel_;
   // Longer samples are disturbed on any host, and on a busy one all are: some truth is better than none.
   static constexpr double kUndisturbed = 0.02;  // [s]
   static constexpr int64_t kPatience = 20;
@@ -200,7 +203,7 @@ std::optional<std::string> CpuDevice::why_not(const core::Op& op) {
 }
 
 std::unique_ptr<Experiment> CpuDevice::prepare(const core::Op& op) {
-  return std::make_unique<CpuExperiment>(make_launch(op, threads_));
+  return std::make_unique<CpuExperiment>(make_launch(op, threads_), launch_kernel(op));
 }
 
 }  // namespace drydock::profiler

@@ -168,14 +168,42 @@ Launch routing(int64_t tokens, int64_t experts, int64_t top_k, Threads& threads)
   };
 }
 
+enum class Pass : uint8_t { sampling, norm, routing, silu };
+
 // What models/lowering.cpp means by so many bytes; see the header.
+Pass pass_of(const Op& op) {
+  const int64_t read = op.shape[1], written = op.shape[2];
+  if (written == 4) return Pass::sampling;
+  if (written >= read) return Pass::norm;
+  const int64_t experts = read / 4, top_k = written / 8;
+  return 2 * written < read && top_k >= 1 && top_k <= experts ? Pass::routing : Pass::silu;
+}
+
 Launch elementwise(const Op& op, Threads& threads) {
   const int64_t tokens = op.shape[0], read = op.shape[1], written = op.shape[2];
-  if (written == 4) return sampling(tokens, std::max<int64_t>(read / 8, 1), threads);
-  if (written >= read) return norm(tokens, std::max<int64_t>(written / 4, 1), threads);
-  const int64_t experts = read / 4, top_k = written / 8;
-  if (2 * written < read && top_k >= 1 && top_k <= experts) return routing(tokens, experts, top_k, threads);
-  return silu(tokens, std::max<int64_t>(written / 2, 1), threads);
+  switch (pass_of(op)) {
+    case Pass::sampling:
+      return sampling(tokens, std::max<int64_t>(read / 8, 1), threads);
+    case Pass::norm:
+      return norm(tokens, std::max<int64_t>(written / 4, 1), threads);
+    case Pass::routing:
+      return routing(tokens, read / 4, written / 8, threads);
+    default:
+      return silu(tokens, std::max<int64_t>(written / 2, 1), threads);
+  }
+}
+
+const char* name(Pass pass) {
+  switch (pass) {
+    case Pass::sampling:
+      return "sample";
+    case Pass::norm:
+      return "add_rms_norm";
+    case Pass::routing:
+      return "route";
+    default:
+      return "silu_mul";
+  }
 }
 
 std::optional<std::string> format_reason(const Op& op) {
@@ -214,6 +242,14 @@ double launch_bytes(const Op& op) {
          (op.kind == OpKind::moe ? 6.0 * static_cast<double>(op.shape[3] / op.shape[5]) *
                                        static_cast<double>(op.shape[1]) * static_cast<double>(op.shape[2])
                                  : 0);
+}
+
+std::string launch_kernel(const Op& op) {
+  std::string out{core::name(op.kind)};
+  if (op.kind == OpKind::elementwise) out = name(pass_of(op));
+  if (op.kind == OpKind::batched_gemm) out = "grouped_gemm";
+  if (op.kind == OpKind::moe) out = "permute+gather+grouped_gemm+silu_mul+grouped_gemm+combine";
+  return out + " " + kernels::cpu::instruction_set();
 }
 
 Launch make_launch(const Op& op, Threads& threads) {

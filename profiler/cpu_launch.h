@@ -27,4 +27,7 @@ double launch_bytes(const core::Op& op);
 //                        sampling of a vocabulary; few written, the router's softmax and top-k
 Launch make_launch(const core::Op& op, kernels::cpu::Threads& threads);
 
+// The kernels it calls and the instruction set they use: "gemm avx512", "permute+gather+... avx2".
+std::string launch_kernel(const core::Op& op);
+
 }  // namespace drydock::profiler

@@ -37,8 +37,17 @@ class Experiment {
   virtual ~Experiment() = default;
   // Throws core::Error when the device fails.
   virtual Reading sample() = 0;
+  // What was timed, one line; kernels of one op joined by '+': "permute+gather+...". Empty: not told.
+  virtual std::string kernel() { return ""; }
   // Energy of one launch over all samples so far [J], where the device can tell.
   virtual std::optional<double> joules() { return std::nullopt; }
+};
+
+// A kernel of an op, and its share of the op's time.
+struct KernelPart {
+  std::string name;
+  double share = 0;
+  bool operator==(const KernelPart&) const = default;
 };
 
 class Device {
@@ -52,6 +61,9 @@ class Device {
   // Makes random inputs, rotated over twice the last-level cache, and warms up. `why_not(op)` must be empty.
   // Throws core::Error when the device fails.
   virtual std::unique_ptr<Experiment> prepare(const core::Op& op) = 0;
+  // How the time of `op` splits between its kernels, the longest first; a tracer slows what is timed beside it, so in a
+  // process of its own. Empty: can't tell. `why_not(op)` must be empty. Throws core::Error when the device fails.
+  virtual std::vector<KernelPart> parts(const core::Op&) { return {}; }
 };
 
 // The CUDA plug-in's entry point. Returns a device that the caller deletes, or null with one line in `error`, which is

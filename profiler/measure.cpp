@@ -30,6 +30,7 @@ Measured measure(Experiment& experiment, const StopRule& rule) {
   out.summary = summarize(samples);
   out.seconds = elapsed();
   out.joules = experiment.joules();
+  out.kernel = experiment.kernel();
   return out;
 }
 

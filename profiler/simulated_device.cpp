@@ -71,6 +71,7 @@ class SimulatedExperiment : public Experiment {
   SimulatedExperiment(const Silicon& silicon, const Op& op, bool hangs, bool crashes, bool fails)
       : silicon_(silicon),
         mean_us_(true_us(op, silicon.system)),
+        kernel_(op.kind == OpKind::decode_attention ? "attend+combine" : "law"),
         random_(silicon.seed, core::mix(hash(op))),
         hangs_(hangs),
         crashes_(crashes),
@@ -87,6 +88,7 @@ class SimulatedExperiment : public Experiment {
     return {mean_us_ * factor * (throttled ? 1.3 : 1), throttled};
   }
 
+  std::string kernel() override { return kernel_; }
   std::optional<double> joules() override { return mean_us_ * 1e-6 * silicon_.system.power_w; }
 
  private:
@@ -98,6 +100,7 @@ class SimulatedExperiment : public Experiment {
 
   const Silicon& silicon_;
   double mean_us_;
+  const char* kernel_;
   core::Random random_;
   bool hangs_, crashes_, fails_;
   int64_t taken_ = 0;
@@ -163,6 +166,11 @@ std::unique_ptr<Experiment> SimulatedDevice::prepare(const Op& op) {
   if (failure == Failure::out_of_memory) throw core::Error("out of memory");
   return std::make_unique<SimulatedExperiment>(silicon_, op, failure == Failure::hang, failure == Failure::crash,
                                                failure == Failure::error);
+}
+
+std::vector<KernelPart> SimulatedDevice::parts(const Op& op) {
+  if (op.kind == OpKind::decode_attention) return {{"attend", 0.9}, {"combine", 0.1}};
+  return {{"law", 1}};
 }
 
 }  // namespace drydock::profiler

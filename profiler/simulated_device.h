@@ -36,6 +36,8 @@ class SimulatedDevice : public Device {
   models::System system() override { return silicon_.system; }
   std::optional<std::string> why_not(const core::Op& op) override;
   std::unique_ptr<Experiment> prepare(const core::Op& op) override;
+  // Decoding is "attend" and "combine", a tenth of the time; everything else one kernel, "law".
+  std::vector<KernelPart> parts(const core::Op& op) override;
 
  private:
   Failure failure_of(const core::Op& op) const;

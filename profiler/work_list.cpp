@@ -142,8 +142,6 @@ std::string name(const FamilyKey& key) {
 std::vector<double> axes(const Op& op) {
   const auto& s = op.shape;
   switch (op.kind) {
-    case OpKind::elementwise:
-      return {log2_of(s[0]), log2_of(s[1] + s[2])};
     case OpKind::send_recv:
       return {log2_of(s[0]), log2_of(s[1])};
     case OpKind::sparse_mla:

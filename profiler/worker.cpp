@@ -14,7 +14,6 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "profiler/system_json.h"
-#include "profiler/worker_messages.h"
 
 namespace drydock::profiler {
 namespace {
@@ -50,10 +49,17 @@ std::string measure_op(Device& device, const std::string& key, const StopRule& r
   return measured_message(measure(*experiment, rule));
 }
 
+std::string name_parts(Device& device, const std::string& key) {
+  const core::Op op = core::parse_op_key(key);
+  if (const auto reason = device.why_not(op)) return reason_message("refused", *reason);
+  return parts_message(device.parts(op));
+}
+
 std::string answer(Device& device, const std::string& request, const StopRule& rule) {
   const size_t space = request.find(' ');
   const std::string what = request.substr(0, space), with = request.substr(space + 1);
   if (what == "measure") return measure_op(device, with, rule);
+  if (what == "parts") return name_parts(device, with);
   core::write_file(with, to_json(device.system()));
   return reason_message("done", "");
 }
@@ -101,8 +107,10 @@ void Worker::start() {
   to_child_ = down[1];
   from_child_ = up[0];
   buffer_.clear();
+  const auto begun = std::chrono::steady_clock::now();
   try {
     greet();
+    opening_s_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   } catch (...) {
     kill();
     throw;
@@ -197,30 +205,41 @@ models::System Worker::system(const std::filesystem::path& file) {
   }
 }
 
-Worker::Outcome Worker::measure(const core::Op& op, double limit_s) {
-  Outcome out;
+Worker::Status Worker::ask(const std::string& request, const char* wanted, double limit_s, Message& message) {
   std::string line;
   Answer answer = Answer::died;
-  if (send("measure " + core::key(op))) answer = receive(limit_s, line);
+  if (send(request)) answer = receive(limit_s, line);
   if (answer == Answer::line) {
-    const Message message = parse_message(line);
-    out.reason = message.reason;
-    out.measured = message.measured;
-    if (message.status == "measured" || message.status == "refused") {
-      out.status = message.status == "measured" ? Status::measured : Status::refused;
-      return out;
-    }
+    message = parse_message(line);
+    if (message.status == wanted) return Status::measured;
+    if (message.status == "refused") return Status::refused;
   } else if (answer == Answer::stopped) {
-    out.status = Status::stopped;
-    out.reason = "interrupted";
-    return out;
+    message.reason = "interrupted";
+    return Status::stopped;
   } else {
-    out.reason = answer == Answer::died ? "the measuring process ended: " + last_words()
-                                        : "no answer in " + std::to_string(static_cast<int64_t>(limit_s + 0.5)) + " s";
+    message.reason = answer == Answer::died
+                         ? "the measuring process ended: " + last_words()
+                         : "no answer in " + std::to_string(static_cast<int64_t>(limit_s + 0.5)) + " s";
   }
+  restart();
+  return Status::failed;
+}
+
+Worker::Outcome Worker::measure(const core::Op& op, double limit_s) {
+  Message message;
+  const Status status = ask("measure " + core::key(op), "measured", limit_s, message);
+  return {status, std::move(message.measured), std::move(message.reason)};
+}
+
+Worker::Naming Worker::parts(const core::Op& op, double limit_s) {
+  Message message;
+  const Status status = ask("parts " + core::key(op), "parts", limit_s, message);
+  return {status, std::move(message.parts), std::move(message.reason)};
+}
+
+void Worker::restart() {
   kill();
   start();
-  return out;
 }
 
 }  // namespace drydock::profiler

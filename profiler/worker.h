@@ -9,6 +9,7 @@
 #include <string>
 
 #include "profiler/measure.h"
+#include "profiler/worker_messages.h"
 
 namespace drydock::profiler {
 
@@ -43,12 +44,25 @@ class Worker {
   // Measures `op` in at most `limit_s` seconds.
   Outcome measure(const core::Op& op, double limit_s);
 
+  // The device's word on how the time of `op` splits, in at most `limit_s` seconds; `status` measured: they are there.
+  struct Naming {
+    Status status = Status::failed;
+    std::vector<KernelPart> parts;
+    std::string reason;  // one line, unless measured
+  };
+  Naming parts(const core::Op& op, double limit_s);
+  // Puts a fresh child in the place of this one. Throws core::Error when the device can't be opened.
+  void restart();
+  double opening_s() const { return opening_s_; }  // that the device took to open
+
  private:
   void start();
   void greet();
   void kill();
   bool send(const std::string& line);
   enum class Answer : uint8_t { line, died, late, stopped };
+  // Asks for an answer of status `wanted`. A child that failed to give one is replaced.
+  Status ask(const std::string& request, const char* wanted, double limit_s, Message& message);
   Answer receive(double limit_s, std::string& line);
   std::string last_words();  // how the child ended
 
@@ -58,6 +72,7 @@ class Worker {
   Identity identity_;
   pid_t child_ = -1;
   int to_child_ = -1, from_child_ = -1;
+  double opening_s_ = 0;
   std::string buffer_;
 };
 

@@ -38,7 +38,14 @@ Measured measured_of(const core::Json& j) {
   s.bimodal = j.at("bimodal");
   out.throttled = j.at("throttled");
   out.seconds = j.at("seconds");
+  out.kernel = j.at("kernel");
   if (j.contains("joules")) out.joules = j.at("joules").get<double>();
+  return out;
+}
+
+std::vector<KernelPart> parts_in(const core::Json& j) {
+  std::vector<KernelPart> out;
+  for (const core::Json& part : j.at("parts")) out.push_back({part.at("name"), part.at("share")});
   return out;
 }
 
@@ -65,9 +72,16 @@ std::string measured_message(const Measured& m) {
   core::Json json = {{"status", "measured"},  {"median", s.median},       {"spread", s.spread},
                      {"low", s.interval.low}, {"high", s.interval.high},  {"coverage", s.interval.coverage},
                      {"samples", s.samples},  {"outliers", s.outliers},   {"drifts", s.drifts},
-                     {"bimodal", s.bimodal},  {"throttled", m.throttled}, {"seconds", m.seconds}};
+                     {"bimodal", s.bimodal},  {"throttled", m.throttled}, {"seconds", m.seconds},
+                     {"kernel", m.kernel}};
   if (m.joules) json["joules"] = *m.joules;
   return line_of(json);
+}
+
+std::string parts_message(const std::vector<KernelPart>& parts) {
+  core::Json list = core::Json::array();
+  for (const KernelPart& part : parts) list.push_back({{"name", part.name}, {"share", part.share}});
+  return line_of({{"status", "parts"}, {"parts", list}});
 }
 
 std::string reason_message(const char* status, const std::string& reason) {
@@ -82,6 +96,7 @@ Message parse_message(const std::string& line) {
     if (json.contains("reason")) out.reason = json.at("reason");
     if (out.status == "hello") out.identity = identity_of(json);
     if (out.status == "measured") out.measured = measured_of(json);
+    if (out.status == "parts") out.parts = parts_in(json);
     return out;
   } catch (const nlohmann::json::exception&) {
     throw core::Error("the measuring process gave an answer that can't be read");

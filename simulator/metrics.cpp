@@ -181,6 +181,8 @@ bool Recorder::end_look() {
 }
 
 bool Recorder::precise() const {
+  if (options_.precision <= 0) return true;
+  if (requests() < kFewestToJudge) return false;
   const auto known = [&](const std::vector<double>& values) {
     const Distribution d = distribution(values);
     if (d.mean <= 0) return true;

@@ -89,6 +89,8 @@ class Recorder : public Observer {
   void begin_look() { pending_ = {}; }
   void look(const RequestRecord& record, double now_us);
   bool end_look();
+  // Mean TTFT and TPOT, and their quantile of the targets, are known to Options::precision.
+  bool precise() const;
   // A target at a quantile is certainly missed, whatever the requests still to come would feel.
   bool hopeless() const { return hopeless_; }
   // As the client sees them.
@@ -96,9 +98,9 @@ class Recorder : public Observer {
   double tpot_ms_of(const RequestRecord& record) const;
 
  private:
+  static constexpr int64_t kFewestToJudge = 1000;
   int64_t late_allowed() const;
   void judge(double ttft, double tpot, double latency);
-  bool precise() const;
 
   Options options_;
   std::vector<double> ttft_, tpot_, latency_, queue_;
@@ -108,7 +110,7 @@ class Recorder : public Observer {
   struct Late {
     int64_t ttft = 0, tpot = 0, latency = 0;
   } pending_;
-  int64_t good_ = 0, late_ttft_ = 0, late_tpot_ = 0, late_latency_ = 0, next_check_ = 1000;
+  int64_t good_ = 0, late_ttft_ = 0, late_tpot_ = 0, late_latency_ = 0, next_check_ = kFewestToJudge;
   double output_tokens_ = 0, prompt_tokens_ = 0, first_us_ = kNever, last_us_ = 0;
   bool enough_ = false, hopeless_ = false;
 };

@@ -192,6 +192,7 @@ Summary summarize(const std::vector<const Outcome*>& outcomes, const std::vector
   for (const Outcome* o : outcomes) {
     add_counts(s, *o);
     add_means(s, *o);
+    s.precise = s.precise && o->requests->precise();
   }
   add_resources(s, outcomes, pools);
   s.output_tokens_per_s_per_gpu = s.gpus > 0 ? s.output_tokens_per_s / s.gpus : 0;

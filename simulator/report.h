@@ -97,6 +97,7 @@ struct Summary {
   double kwh_per_million_tokens = 0;  // at most: board power while in steps
   std::optional<double> cost_per_million_tokens;
   bool saturated = false;
+  bool precise = true;  // every replication got as far as Recorder::Options::precision asks
 };
 Summary summarize(const std::vector<const Outcome*>& outcomes, const std::vector<PoolFacts>& pools,
                   const Targets& targets);

@@ -1,10 +1,18 @@
 #include <doctest/doctest.h>
+#include <sched.h>
+#include <sqlite3.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "core/file.h"
 #include "perfdb/database.h"
 #include "tests/run.h"
 
@@ -64,6 +72,53 @@ int64_t rows(const std::string& db) {
   int64_t count = 0;
   Database::open(db, Access::read).read({}, [&](const auto&) { ++count; });
   return count;
+}
+
+// A write that fails half way: an answer in one line, and the rows of before are all there.
+void is_full(const json& told, const std::string& reason, int64_t rows_before) {
+  const std::string err = told["err"];
+  CAPTURE(err);
+  CHECK(told["exit_code"] == 2);
+  CHECK(told["out"] == "");
+  CHECK(lines(err) == 1);
+  CHECK(err.find(reason) != std::string::npos);
+  CHECK(told["rows"] == rows_before);
+}
+
+// Mounts a disk of `bytes` over `folder`, for this process and its children only. Needs rights that not all have.
+bool mount_small_disk(const std::filesystem::path& folder, uintmax_t bytes) {
+  if (::unshare(CLONE_NEWNS) != 0) {  // not root; it can be that of a namespace of its own
+    const std::string uid = "0 " + std::to_string(::getuid()) + " 1", gid = "0 " + std::to_string(::getgid()) + " 1";
+    if (::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
+    for (const auto& [file, text] : {std::pair{"setgroups", std::string("deny")}, {"uid_map", uid}, {"gid_map", gid}})
+      if (!(std::ofstream(std::string("/proc/self/") + file) << text << std::flush)) return false;
+  }
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
+  return ::mount("tmpfs", folder.c_str(), "tmpfs", 0, ("size=" + std::to_string(bytes)).c_str()) == 0;
+}
+
+// Runs the campaign with a copy of `db` on a disk that has `free_bytes` left; nullopt where none can be made.
+std::optional<json> run_on_full_disk(const Scratch& scratch, const std::string& db, uintmax_t free_bytes) {
+  const std::filesystem::path disk = scratch.path() / "disk";
+  std::filesystem::create_directory(disk);
+  const pid_t child = ::fork();
+  if (child == 0) try {
+      if (!mount_small_disk(disk, std::filesystem::file_size(db) + free_bytes)) ::_exit(77);
+      const std::string copy = disk / "out.db";
+      std::filesystem::copy_file(db, copy);
+      const Run run = run_drydock(with(simulated(scratch, copy), {"--max-context", "2048"}));
+      const json told{{"exit_code", run.exit_code}, {"out", run.out}, {"err", run.err}, {"rows", rows(copy)}};
+      scratch.write("told.json", told.dump());
+      ::_exit(0);
+    } catch (...) {
+      ::_exit(1);
+    }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  REQUIRE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) return std::nullopt;
+  REQUIRE(WEXITSTATUS(status) == 0);
+  return json::parse(drydock::core::read_file(scratch.path() / "told.json"));
 }
 
 }  // namespace
@@ -165,4 +220,70 @@ TEST_CASE("a database that can't be written is told before anything is measured"
     std::filesystem::permissions(db, std::filesystem::perms::owner_all);
   }
   CHECK(rows(db) == before);
+}
+
+TEST_CASE("a full disk ends a campaign in one line and costs no row") {
+  const Scratch scratch;
+  const std::string db = scratch / "out.db";
+  REQUIRE(run_drydock(simulated(scratch, db)).exit_code == 0);
+  // Less than the journal of one row takes, which holds every page that changes.
+  constexpr uintmax_t kFree = 20'000;
+  if (const auto told = run_on_full_disk(scratch, db, kFree))
+    is_full(*told, "the disk is full", rows(db));
+  else
+    MESSAGE("SKIPPED: no file system can be mounted here, so that no disk can be full");
+}
+
+TEST_CASE("a limit on file sizes ends a campaign in one line and costs no row") {
+  const Scratch scratch;
+  const std::string db = scratch / "out.db";
+  REQUIRE(run_drydock(simulated(scratch, db)).exit_code == 0);
+  const int64_t before = rows(db);
+  rlimit old{};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &old) == 0);
+  const rlimit small{20'000, old.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  const Run run = run_drydock(with(simulated(scratch, db), {"--max-context", "2048"}));
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &old) == 0);
+  is_full({{"exit_code", run.exit_code}, {"out", run.out}, {"err", run.err}, {"rows", rows(db)}}, "ulimit -f", before);
+}
+
+TEST_CASE("a database that another process writes is told in one line and keeps its rows") {
+  const Scratch scratch;
+  const std::string db = scratch / "out.db";
+  REQUIRE(run_drydock(simulated(scratch, db)).exit_code == 0);
+  const int64_t before = rows(db);
+  sqlite3* other = nullptr;
+  REQUIRE(sqlite3_open(db.c_str(), &other) == SQLITE_OK);
+  REQUIRE(sqlite3_exec(other, "BEGIN EXCLUSIVE", nullptr, nullptr, nullptr) == SQLITE_OK);
+  refused(simulated(scratch, db), "is being written by another process");  // after ten seconds, without work
+  sqlite3_close(other);
+  CHECK(rows(db) == before);
+}
+
+TEST_CASE("energy and the split of ops over kernels are told") {
+  const Scratch scratch;
+  const std::string db = scratch / "out.db";
+  const json told = json_of(run_drydock(with(simulated(scratch, db), {"--json"})));
+  REQUIRE(!told["energy"].empty());
+  CHECK(told["energy"].size() == told["points"]);
+  for (const json& e : told["energy"])
+    CHECK(e["watts"].get<double>() == doctest::Approx(e["joules"].get<double>() / e["us"].get<double>() * 1e6));
+  REQUIRE(!told["parts"].empty());
+  CHECK(told["parts"][0]["parts"][0]["name"] == "attend");
+  // Resumed, nothing is measured, and the split rests on what rows say.
+  const Run again = run_drydock(with(simulated(scratch, db), {"--energy"}));
+  CHECK(again.exit_code == 0);
+  CHECK(again.out.find("attend 90%, combine 10%") != std::string::npos);
+  CHECK(again.out.find("--energy: no op was measured now") != std::string::npos);
+}
+
+TEST_CASE("--energy samples long enough for a GPU's energy counter") {
+  const Scratch scratch;
+  Arguments slow = simulated(scratch, scratch / "out.db");
+  *(std::find(slow.begin(), slow.end(), "20s")) = "4s";
+  const json told = json_of(run_drydock(with(slow, {"--energy", "--json"})));
+  CHECK(told["points"].get<int64_t>() >= 1);
+  // Simulated samples take no time, so that their number ends them; on a device 1.2 s do.
+  CHECK(told["energy"].size() == told["points"]);
 }

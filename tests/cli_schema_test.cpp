@@ -57,6 +57,30 @@ TEST_CASE("every file that recommend writes is as its schema says") {
   }
 }
 
+TEST_CASE("what profile tells is as its schema says") {
+  const Scratch scratch;
+  const std::string model = scratch.write(
+      "model.json",
+      R"({"model_type":"llama","hidden_size":64,"vocab_size":1000,"num_hidden_layers":2,"num_attention_heads":4,)"
+      R"("max_position_embeddings":4096,"num_key_value_heads":2,"intermediate_size":128})");
+  for (const std::vector<std::string>& more :
+       std::vector<std::vector<std::string>>{{"--json"}, {"--json", "--fault", "gemm=oom"}}) {
+    std::vector<std::string> arguments = {
+        "profile",  "--model",  model,      "--target", "simulated",
+        "--system", "h200_sxm", "--budget", "20s",      "--target-error",
+        "45%",      "--tp",     "1,2,3",    "--db",     scratch / (more.back() + ".db")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Run run = run_drydock(arguments);
+    CAPTURE(run.err);
+    REQUIRE(run.exit_code == 0);
+    nlohmann::json told = nlohmann::json::parse(run.out);
+    CHECK(breach(told, "profile.schema.json") == "");
+    CHECK(told["failed"].empty() == (more.size() == 1));
+    told["families"][0].erase("error");
+    CHECK(breach(told, "profile.schema.json") != "");
+  }
+}
+
 TEST_CASE("the schemas refuse what is not theirs") {
   const Scratch scratch;
   REQUIRE(run_drydock({"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--gpus", "1", "--isl", "100",

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "perfdb/database.h"
+#include "perfdb/sqlite.h"
 
 using namespace drydock;
 using namespace drydock::perfdb;
@@ -246,6 +247,24 @@ TEST_CASE("readers open a read-only file and leave nothing beside it") {
   fs::permissions(file, fs::perms::owner_read);
   CHECK(count(Database::open(file, Access::read)) == 9);
   CHECK(std::distance(fs::directory_iterator(file.parent_path()), fs::directory_iterator()) == 1);
+}
+
+TEST_CASE("a database that another process is writing is told in one line, and nothing of it is lost") {
+  const Folder folder;
+  const fs::path file = folder / "a.db";
+  {
+    Database database = Database::open(file, Access::create);
+    write_rows(database, 1, 4);
+  }
+  {
+    Connection other(file, SQLITE_OPEN_READWRITE), ours(file, SQLITE_OPEN_READWRITE);
+    sqlite3_busy_timeout(ours.get(), 0);  // the wait of ten seconds is for real ones
+    other.run("BEGIN EXCLUSIVE");
+    const std::string want = file.string() + ": is being written by another process; try again later";
+    CHECK_THROWS_WITH_AS(Transaction{ours}, want.c_str(), core::Error);
+    CHECK_THROWS_WITH_AS(Statement(ours, "SELECT count(*) FROM measurements"), want.c_str(), core::Error);
+  }
+  CHECK(count(Database::open(file, Access::read)) == 3);
 }
 
 TEST_CASE("a writer killed at any moment leaves all of a transaction or none of it") {

@@ -178,3 +178,20 @@ TEST_CASE("the same rows in another order give the same answer") {
     for (size_t r = 0; r < a.families[i].rows.size(); ++r) CHECK(a.families[i].rows[r].op == b.families[i].rows[r].op);
   }
 }
+
+TEST_CASE("of the bundled runtime ops pair, whichever kernel was the fastest") {
+  const Pair pair;
+  Origin ours = kOrigin;
+  ours.backend = "drydock";
+  const std::vector<Measurement> base = run_of(1, 1, ours);
+  std::vector<Measurement> now = run_of(2, 1, ours);
+  for (size_t i = 0; i < now.size(); i += 3) now[i].origin.kernel = "another";
+  const Diff same = pair.of(base, now);
+  CHECK(same.paired == 48);
+  CHECK(same.families.size() == 2);  // of GEMMs and of attentions
+  CHECK(same.families[0].kernel == "");
+  // Of an engine's tables a kernel is what was asked for.
+  std::vector<Measurement> theirs = run_of(2);
+  theirs[0].origin.kernel = "another";
+  CHECK(pair.of(run_of(1), theirs).only_new.size() == 1);
+}

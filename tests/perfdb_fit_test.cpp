@@ -109,7 +109,8 @@ TEST_CASE("few samples, kinds without axes and groups over the network make no s
   samples.resize(10);
   for (int64_t tokens = 1; tokens < 100; ++tokens)
     samples.push_back(
-        {core::make_op(core::OpKind::elementwise, core::Dtype::bf16, core::Dtype::bf16, {tokens, 100, 100}), 2.0});
+        {core::make_op(core::OpKind::index_score, core::Dtype::bf16, core::Dtype::bf16, {1, tokens, 100, 16, 64}),
+         2.0});
   for (int64_t bytes = 1; bytes < 100; ++bytes)
     samples.push_back(
         {core::make_op(core::OpKind::all_reduce, core::Dtype::bf16, core::Dtype::bf16, {bytes, 64}), 2.0});

@@ -105,7 +105,6 @@ TEST_CASE("a campaign meets its target, and the database answers") {
       const core::Op& op =
           family.candidates[static_cast<size_t>(random.integer(0, std::ssize(family.candidates) - 1))].op;
       const perfdb::KernelTime t = times.of(op);
-      if (op.kind == core::OpKind::elementwise) continue;  // has no surface: exact or analytic
       const double truth = true_us(op, h200());
       CHECK((t.provenance == core::Provenance::interpolated || t.provenance == core::Provenance::measured ||
              op.shape[2] > 0));  // prefill after cached tokens counts as extrapolated
@@ -193,6 +192,65 @@ TEST_CASE("samples under throttling do not count") {
   CHECK(rig.rows() == 10);
 }
 
+TEST_CASE("rows say which kernel was timed, and a campaign goes on whatever it was") {
+  Rig rig(simulated());
+  CampaignOptions options = usual();
+  const CampaignReport report = rig.run(options, families());
+  int64_t decoding = 0;
+  std::vector<perfdb::Measurement> rows;
+  rig.database.read({}, [&](const perfdb::Measurement& m) {
+    const bool decodes = m.op.kind == core::OpKind::decode_attention;
+    CHECK(m.origin.kernel == (decodes ? "attend+combine" : "law"));
+    decoding += decodes;
+    rows.push_back(m);
+  });
+  CHECK(decoding > 3);
+  // Ops of several kernels are split: the shortest, one in the middle, the longest.
+  REQUIRE(report.parts.size() == 3);
+  CHECK(report.no_parts == "");
+  for (const OpParts& split : report.parts) {
+    CHECK(split.op.starts_with("decode_attention/"));
+    CHECK(split.parts == std::vector<KernelPart>{{"attend", 0.9}, {"combine", 0.1}});
+  }
+  // Rows of another day and another kernel count as measured; those of another driver do not.
+  const Scratch scratch;
+  perfdb::Database other = perfdb::Database::open(scratch / "other.db", perfdb::Access::create);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    rows[i].origin.date = "2001-01-01";
+    rows[i].origin.kernel = "another";
+    if (i == 0) rows[i].origin.driver = "another";
+  }
+  other.write([&](const auto& add) {
+    for (const perfdb::Measurement& m : rows) add(m);
+  });
+  options.most_points = 1;
+  const CampaignReport next = run_campaign(other, rig.worker, h200(), families(), options, {}, nullptr);
+  CHECK(next.reused == std::ssize(rows) - 1);
+}
+
+TEST_CASE("energy is told op by op") {
+  Rig rig(simulated());
+  CampaignOptions options = usual();
+  options.most_points = 10;
+  const CampaignReport report = rig.run(options, families());
+  REQUIRE(report.energy.size() == 10);
+  for (const OpEnergy& e : report.energy)  // noise of the time alone: 1 %, seven samples at least
+    CHECK(e.joules == doctest::Approx(h200().power_w * e.us * 1e-6).epsilon(0.02));
+}
+
+TEST_CASE("a split that fails costs the campaign nothing") {
+  struct Broken : SimulatedDevice {
+    using SimulatedDevice::SimulatedDevice;
+    std::vector<KernelPart> parts(const core::Op&) override { throw core::Error("no tracer"); }
+  };
+  Rig rig([]() -> std::unique_ptr<Device> { return std::make_unique<Broken>(usual_silicon(h200())); });
+  const CampaignReport report = rig.run(usual(), families());
+  CHECK(report.points == 40);
+  CHECK(report.surfaces > 0);
+  CHECK(report.parts.empty());
+  CHECK(report.no_parts == "no tracer");
+}
+
 TEST_CASE("a budget of time is kept") {
   Rig rig(simulated());
   CampaignOptions options = usual();
@@ -218,6 +276,7 @@ TEST_CASE("messages survive the pipe") {
   m.throttled = 3;
   m.seconds = 0.25;
   m.joules = 0.5;
+  m.kernel = "a+b";
   const Message back = parse_message(measured_message(m));
   CHECK(back.status == "measured");
   CHECK(back.measured.summary.median == 1.5);
@@ -225,6 +284,9 @@ TEST_CASE("messages survive the pipe") {
   CHECK(back.measured.summary.drifts);
   CHECK(back.measured.throttled == 3);
   CHECK(*back.measured.joules == 0.5);
+  CHECK(back.measured.kernel == "a+b");
+  const std::vector<KernelPart> parts{{"a", 0.75}, {"b", 0.25}};
+  CHECK(parse_message(parts_message(parts)).parts == parts);
   Identity i;
   i.gpu = "G \"P\" \xff U";  // what drivers call themselves
   i.warnings = {"a", "b"};

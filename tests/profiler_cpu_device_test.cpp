@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/json.h"
+#include "kernels/cpu.h"
 #include "models/system.h"
 #include "profiler/cpu_device.h"
 #include "profiler/cpu_launch.h"
@@ -50,6 +51,10 @@ TEST_CASE("every kind of op that the host has runs and takes time") {
     const Measured m = measure(*experiment, quick());
     CHECK(m.summary.median > 0.01);  // [us]
     CHECK(m.summary.median < 1e6);
+    const std::string set = kernels::cpu::instruction_set();
+    CHECK(m.kernel.ends_with(" " + set));
+    if (op.kind == core::OpKind::gemm) CHECK(m.kernel == "gemm " + set);
+    CHECK((m.kernel.find('+') != std::string::npos) == (op.kind == core::OpKind::moe));
   }
 }
 

@@ -183,15 +183,15 @@ TEST_CASE("kernels by name: sums of a launch, longest first") {
       {"void drydock::kernels::cuda::(anonymous namespace)::tile_kernel<__nv_bfloat16, (int)3>(float*)", 4000, 14000},
       {"nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NTT", 20000, 21000},
       {"void drydock::kernels::cuda::(anonymous namespace)::count_kernel(int const*, long)", 30000, 34000}};
-  const std::vector<KernelPart> parts = parts_of(records, 2);
+  const std::vector<KernelSum> parts = sums_of(records, 2);
   REQUIRE(parts.size() == 3);
-  CHECK(parts[0] == KernelPart{"tile_kernel", 5, 0.5});
-  CHECK(parts[1] == KernelPart{"count_kernel", 3, 1});
+  CHECK(parts[0] == KernelSum{"tile_kernel", 5, 0.5});
+  CHECK(parts[1] == KernelSum{"count_kernel", 3, 1});
   CHECK(parts[2].name == "nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NTT");
 }
 
 TEST_CASE("a kernel that ends before it begins is not believed") {
-  CHECK_THROWS_WITH_AS(parts_of({{"k", 5, 5}}, 1), "CUPTI: k ends before it begins; the records can't be used",
+  CHECK_THROWS_WITH_AS(sums_of({{"k", 5, 5}}, 1), "CUPTI: k ends before it begins; the records can't be used",
                        core::Error);
 }
 

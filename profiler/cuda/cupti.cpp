@@ -108,7 +108,7 @@ class Recording {
 
 }  // namespace
 
-std::vector<KernelPart> name_kernels(const std::function<void()>& launch, int runs) {
+std::vector<KernelSum> name_kernels(const std::function<void()>& launch, int runs) {
   launch();  // what runs once only is over
   check(cudaDeviceSynchronize(), "running an op");
   Recording recording;
@@ -116,7 +116,7 @@ std::vector<KernelPart> name_kernels(const std::function<void()>& launch, int ru
   check(cudaDeviceSynchronize(), "running an op");
   const std::vector<KernelRecord> records = recording.take();
   if (records.empty()) throw core::Error("CUPTI: no kernel was recorded");
-  return parts_of(records, runs);
+  return sums_of(records, runs);
 }
 
 }  // namespace drydock::profiler::cuda

@@ -7,11 +7,11 @@
 
 namespace drydock::profiler::cuda {
 
-struct KernelPart {
+struct KernelSum {
   std::string name;     // without template arguments and parameters
   double us = 0;        // of one launch of the op; under CUPTI, which adds to it: good for shares only
   double launches = 0;  // of this kernel in one launch of the op
-  bool operator==(const KernelPart&) const = default;
+  bool operator==(const KernelSum&) const = default;
 };
 
 // One kernel as CUPTI records it.
@@ -21,11 +21,11 @@ struct KernelRecord {
 };
 
 // Sums of `runs` launches of an op, by name, longest first. Throws core::Error when records lie (end before begin).
-std::vector<KernelPart> parts_of(const std::vector<KernelRecord>& records, int runs);
+std::vector<KernelSum> sums_of(const std::vector<KernelRecord>& records, int runs);
 
 // Runs `launch` `runs` times, with CUPTI on for that long only, and waits for the device. One at a time in a process;
 // no other tool may have subscribed. Throws core::Error when CUPTI can't start or has dropped records.
-std::vector<KernelPart> name_kernels(const std::function<void()>& launch, int runs);
+std::vector<KernelSum> name_kernels(const std::function<void()>& launch, int runs);
 
 // "void drydock::kernels::cuda::(anonymous namespace)::f<int, 3>(float*)" -> "f".
 std::string short_name(const std::string& demangled);

@@ -234,6 +234,13 @@ std::unique_ptr<CudaExperiment> CudaDevice::experiment(const Op& op) {
 
 std::unique_ptr<Experiment> CudaDevice::prepare(const Op& op) { return experiment(op); }
 
-std::vector<KernelPart> CudaDevice::parts(const Op& op) { return experiment(op)->parts(); }
+std::vector<KernelPart> CudaDevice::parts(const Op& op) {
+  const std::vector<KernelSum> sums = experiment(op)->sums();
+  double all_us = 0;
+  for (const KernelSum& sum : sums) all_us += sum.us;
+  std::vector<KernelPart> out;
+  for (const KernelSum& sum : sums) out.push_back({sum.name, sum.us / all_us});
+  return out;
+}
 
 }  // namespace drydock::profiler::cuda

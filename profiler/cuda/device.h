@@ -20,8 +20,8 @@ class CudaDevice : public Device {
   std::optional<std::string> why_not(const core::Op& op) override;
   std::unique_ptr<Experiment> prepare(const core::Op& op) override;
 
-  // The kernels of `op`, and how its time splits between them; a naming pass of its own, best in a process of its own.
-  std::vector<KernelPart> parts(const core::Op& op);
+  // By CUPTI's records.
+  std::vector<KernelPart> parts(const core::Op& op) override;
   std::unique_ptr<CudaExperiment> experiment(const core::Op& op);  // as prepare
 
  private:

@@ -85,7 +85,7 @@ std::optional<double> CudaExperiment::joules() {
   return joules ? energy_.of_one(*joules, now_s()) : std::nullopt;
 }
 
-std::vector<KernelPart> CudaExperiment::parts(int runs) {
+std::vector<KernelSum> CudaExperiment::sums(int runs) {
   int64_t turn = 0;
   return name_kernels([&] { best_->candidate.launch(turn++); }, runs);
 }

@@ -30,11 +30,11 @@ class CudaExperiment : public Experiment {
   // Where samples went on for a second without a pause.
   std::optional<double> joules() override;
   // "small_gemm", "cublasLt 13.0.2:...", "permute+gather+..."; what the database calls the kernel.
-  const std::string& kernel() const { return best_->candidate.kernel; }
+  std::string kernel() override { return best_->candidate.kernel; }
   int64_t launches() const { return best_->replay.launches(); }  // of one sample
 
   // Launches the op `runs` times under CUPTI. After the samples: CUPTI slows what runs beside it.
-  std::vector<KernelPart> parts(int runs = 5);
+  std::vector<KernelSum> sums(int runs = 5);
 
  private:
   void compete(Contender next);

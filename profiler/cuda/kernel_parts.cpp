@@ -16,18 +16,18 @@ std::string short_name(const std::string& demangled) {
   return start == std::string::npos ? text : text.substr(start + 1);
 }
 
-std::vector<KernelPart> parts_of(const std::vector<KernelRecord>& records, int runs) {
-  std::vector<KernelPart> out;
+std::vector<KernelSum> sums_of(const std::vector<KernelRecord>& records, int runs) {
+  std::vector<KernelSum> out;
   for (const KernelRecord& record : records) {
     if (record.end_ns <= record.begin_ns)
       throw core::Error("CUPTI: " + record.name.substr(0, 80) + " ends before it begins; the records can't be used");
     const std::string name = short_name(record.name);
-    auto part = std::find_if(out.begin(), out.end(), [&](const KernelPart& p) { return p.name == name; });
-    if (part == out.end()) part = out.insert(out.end(), KernelPart{name, 0, 0});
+    auto part = std::find_if(out.begin(), out.end(), [&](const KernelSum& p) { return p.name == name; });
+    if (part == out.end()) part = out.insert(out.end(), KernelSum{name, 0, 0});
     part->us += static_cast<double>(record.end_ns - record.begin_ns) / 1e3 / runs;
     part->launches += 1.0 / runs;
   }
-  std::stable_sort(out.begin(), out.end(), [](const KernelPart& x, const KernelPart& y) { return x.us > y.us; });
+  std::stable_sort(out.begin(), out.end(), [](const KernelSum& x, const KernelSum& y) { return x.us > y.us; });
   return out;
 }
 
