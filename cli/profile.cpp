@@ -155,7 +155,9 @@ profiler::Opener opener(const Options& o, Target target) {
 // A database that was made for a campaign that could not begin goes away again.
 class Output {
  public:
-  explicit Output(const fs::path& file) : file_(file), is_new_(!fs::exists(file)) {
+  explicit Output(const fs::path& file) : file_(file) {
+    std::error_code status;
+    is_new_ = !fs::exists(file, status) && !status;
     try {
       database_ = std::make_unique<perfdb::Database>(perfdb::Database::open(file, perfdb::Access::create));
       database_->write([](const auto&) {});  // told now rather than after an hour: locked, read-only, full
@@ -179,25 +181,35 @@ class Output {
     if (is_new_) fs::remove(file_, status);
   }
   fs::path file_;
-  bool is_new_, kept_ = false;
+  bool is_new_ = false, kept_ = false;
   std::unique_ptr<perfdb::Database> database_;
 };
+
+// Times must not be filed under another machine: an H100 has as many SMs as an H200, but not its memory.
+void check_machine(const models::System& system, const profiler::Identity& here, Target target) {
+  const double memory = here.memory_bytes / system.memory_bytes;
+  const bool fits = target == Target::cpu ? system.hardware.architecture == "cpu"
+                                          : here.units == system.hardware.sms && memory > 0.9 && memory < 1.1;
+  if (!fits)
+    throw core::Error(fmt::format("--system {}: this device is another: {}, {} {}, {:.0f} GB; want its own system JSON",
+                                  system.name(), here.gpu, here.units, target == Target::cpu ? "processors" : "SMs",
+                                  here.memory_bytes * 1e-9));
+}
 
 // A machine from its device passes through a file; a temporary one when none is asked for.
 models::System system_of(const Options& o, Target target, profiler::Worker* worker) {
   if (!o.system.empty()) {
     const models::System system = models::find_system(o.system);
-    if (worker != nullptr && target == Target::cuda && worker->identity().units != system.hardware.sms)
-      throw core::Error("--system " + system.name() + " has " + std::to_string(system.hardware.sms) + " SMs, device " +
-                        o.device + " (" + worker->identity().gpu + ") " + std::to_string(worker->identity().units) +
-                        "; want the system JSON of this device");
+    if (worker != nullptr && target != Target::simulated) check_machine(system, worker->identity(), target);
     if (!o.system_out.empty()) core::write_file(o.system_out, profiler::to_json(system));
     return system;
   }
   if (!o.system_out.empty()) return worker->system(o.system_out);
-  const fs::path file = fs::temp_directory_path() / ("drydock_system_" + std::to_string(::getpid()) + ".json");
-  const models::System system = worker->system(file);
   std::error_code status;
+  const fs::path folder = fs::temp_directory_path(status);
+  if (status) throw core::Error("TMPDIR: is no folder; want one to write to, or --system-out");
+  const fs::path file = folder / ("drydock_system_" + std::to_string(::getpid()) + ".json");
+  const models::System system = worker->system(file);
   fs::remove(file, status);
   return system;
 }
@@ -313,9 +325,9 @@ void run(const Options& o, Context& context) {
   if (o.energy && report.energy.empty() && !context.json)
     fmt::print("--energy: {}\n",
                report.points > 0 ? "the device tells none" : "no op was measured now, and rows hold none");
-  if (report.ending != profiler::Ending::interrupted) return;
-  fmt::print(stderr, "drydock: interrupted; {} points are kept in {}, and the same command goes on from there\n",
-             report.points + report.reused, context.database);
+  if (report.ending < profiler::Ending::interrupted) return;
+  fmt::print(stderr, "drydock: {}; {} points are kept in {}, and the same command goes on from there\n",
+             report.lost.empty() ? "interrupted" : report.lost, report.points + report.reused, context.database);
   context.exit_code = kBadInput;
 }
 

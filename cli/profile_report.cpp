@@ -18,6 +18,8 @@ const char* name(Ending ending) {
       return "nothing_left";
     case Ending::out_of_budget:
       return "out_of_budget";
+    case Ending::device_lost:
+      return "device_lost";
     default:
       return "interrupted";
   }
@@ -31,6 +33,8 @@ const char* sentence(Ending ending) {
       return "no further point would bring a family to the target";
     case Ending::out_of_budget:
       return "the budget is spent";
+    case Ending::device_lost:
+      return "the device was lost";
     default:
       return "interrupted";
   }

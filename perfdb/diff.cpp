@@ -24,7 +24,10 @@ std::string compared_kernel(const Origin& origin) { return origin.backend == "dr
 Rows rows_of(const Database& database) {
   Rows out;
   database.read({}, [&](const Measurement& m) {
-    out.insert_or_assign(Key{m.origin.system, m.origin.backend, compared_kernel(m.origin), m.op}, m);
+    const auto [row, is_new] =
+        out.try_emplace(Key{m.origin.system, m.origin.backend, compared_kernel(m.origin), m.op}, m);
+    const bool of_same_day = row->second.origin.date == m.origin.date && row->second.origin.kernel != m.origin.kernel;
+    if (!is_new && (!of_same_day || m.latency_us < row->second.latency_us)) row->second = m;
   });
   return out;
 }

@@ -103,6 +103,8 @@ class Campaign {
   bool is_over() {
     if (stop_ != nullptr && stop_->load())
       report_.ending = Ending::interrupted;
+    else if (!report_.lost.empty())
+      report_.ending = Ending::device_lost;
     else if (seconds_left() <= 0 || (options_.most_points > 0 && report_.points >= options_.most_points))
       report_.ending = Ending::out_of_budget;
     else
@@ -122,7 +124,13 @@ class Campaign {
     const double begun = elapsed();
     // Predictions may be far off in the beginning; no op may eat the budget.
     const double limit = std::min(options_.op_limit_s + 5 * cost, std::max(1.0, seconds_left()));
-    const Worker::Outcome outcome = worker_.measure(op, limit);
+    Worker::Outcome outcome;
+    try {
+      outcome = worker_.measure(op, limit);
+    } catch (const core::Error& error) {  // what was measured is kept, and surfaces are fitted to it
+      report_.lost = error.what();
+      return false;
+    }
     if (outcome.status == Worker::Status::stopped) return false;
     if (outcome.status == Worker::Status::measured) {
       spent_s_ += elapsed() - begun;
@@ -212,7 +220,7 @@ class Campaign {
   // No figure rests on it: what goes wrong is told and that is all.
   void name_parts() {
     const std::vector<core::Op> ops = ops_to_split();
-    if (ops.empty() || report_.ending == Ending::interrupted) return;
+    if (ops.empty() || report_.ending >= Ending::interrupted) return;
     const auto left = [&] { return options_.budget_s - elapsed(); };
     try {
       if (left() < 2 * worker_.opening_s()) throw core::Error("the budget is spent");

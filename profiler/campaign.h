@@ -55,10 +55,12 @@ struct OpParts {
   std::vector<KernelPart> parts;  // the longest first
 };
 
-enum class Ending : uint8_t { target_met, nothing_left, out_of_budget, interrupted };
+// device_lost: it could not be opened again after an op that took it down.
+enum class Ending : uint8_t { target_met, nothing_left, out_of_budget, interrupted, device_lost };
 
 struct CampaignReport {
   Ending ending = Ending::target_met;
+  std::string lost;                    // why, one line, when it ended with device_lost
   std::vector<FamilyReport> families;  // heaviest first
   std::vector<FailedOp> failed;        // crashed, hung, out of memory
   std::vector<FailedOp> refused;       // the device has no such kernel or not the memory; the first few of each family

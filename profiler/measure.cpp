@@ -11,7 +11,7 @@ Measured measure(Experiment& experiment, const StopRule& rule) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
-  // A throttled device gets as long again to cool, and as many samples.
+  // A throttled device gets as long again to cool, and more samples.
   const double patience = 2 * rule.most_seconds;
   Measured out;
   std::vector<double> samples;
@@ -23,7 +23,7 @@ Measured measure(Experiment& experiment, const StopRule& rule) {
       continue;
     }
     ++out.throttled;
-    if (elapsed() <= patience && out.throttled <= rule.most_samples) continue;
+    if (elapsed() <= patience && out.throttled <= 4 * rule.most_samples) continue;
     if (std::ssize(samples) >= rule.least_samples) break;  // noisier than asked for, and its spread says so
     throw core::Error("the device is throttled: " + std::to_string(out.throttled) + " samples dropped");
   }

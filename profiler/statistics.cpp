@@ -20,17 +20,6 @@ double quantile_of_sorted(const std::vector<double>& s, double share) {
   return s[below] + (at - static_cast<double>(below)) * (s[above] - s[below]);
 }
 
-// P(at most k heads in n throws of a fair coin).
-double coin_at_most(int64_t k, int64_t n) {
-  double sum = 0;
-  const auto heads = static_cast<double>(n);
-  for (int64_t i = 0; i <= k; ++i) {
-    const auto x = static_cast<double>(i);
-    sum += std::exp(std::lgamma(heads + 1) - std::lgamma(x + 1) - std::lgamma(heads - x + 1) - heads * std::log(2.0));
-  }
-  return sum;
-}
-
 // Sum over groups of equal values of t (t - 1) (2 t + 5), which ties take from the variance of the statistic.
 double tie_term(std::span<const double> samples) {
   const std::vector<double> s = sorted(samples);
@@ -60,11 +49,16 @@ Interval median_interval(std::span<const double> samples, double confidence) {
   const std::vector<double> s = sorted(samples);
   const auto n = static_cast<int64_t>(s.size());
   if (n == 0) return {};
-  // The k-th from either end: both tails hold P(fewer than k heads).
+  // The k-th from either end: both tails hold the chance of fewer than k heads in n throws of a fair coin, which is
+  // summed up as k grows.
+  const auto throws = static_cast<double>(n);
+  double log_chance = -throws * std::log(2.0);  // of exactly k - 1 heads
+  double tail = std::exp(log_chance);
   int64_t k = 1;
-  double tail = coin_at_most(0, n);
   while (2 * (k + 1) <= n) {
-    const double next = coin_at_most(k, n);
+    const auto heads = static_cast<double>(k);
+    log_chance += std::log((throws - heads + 1) / heads);
+    const double next = tail + std::exp(log_chance);
     if (2 * next > 1 - confidence) break;
     tail = next;
     ++k;

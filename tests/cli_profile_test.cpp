@@ -187,7 +187,10 @@ TEST_CASE("bad input of a campaign is one line, and leaves nothing behind") {
   refused({"profile"}, "--model");
   refused({"profile", "--model", model, "--target", "cpu"}, "--db");
   refused({"profile", "--model", model, "--all-models", "--db", db}, "give one of them");
-  refused({"profile", "--model", model, "--db", db}, "libdrydock_cuda.so is not there");
+  // No plug-in, no driver or no such device, by what this build and machine have.
+  refused({"profile", "--model", model, "--db", db, "--device", "63"}, "--target cuda: ");
+  refused({"profile", "--model", model, "--db", db, "--target", "cpu", "--system", "h200_sxm"},
+          "this device is another");
   refused({"profile", "--model", model, "--target", "simulated", "--db", db}, "--system");
   refused(with_flag("--target", "gpu"), "--target 'gpu'");
   refused(with_flag("--model", "no such model"), "no such model");

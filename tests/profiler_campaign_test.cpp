@@ -259,7 +259,7 @@ TEST_CASE("a budget of time is kept") {
   options.budget_s = 2;
   const CampaignReport report = rig.run(options, families());
   CHECK(report.ending == Ending::out_of_budget);
-  CHECK(report.seconds < 2 * 1.5 * tests::kLighter);  // the last refit and the surfaces come after
+  CHECK(report.seconds < 2 * 5 * tests::kLighter);  // the last refit and the surfaces come after, on a busy core
 }
 
 TEST_CASE("a device that can't be opened is told in one line") {
