@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <initializer_list>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -13,6 +14,11 @@
 #include "tests/simt/on_device.h"
 
 namespace drydock::tests {
+
+template <typename T>
+T one_of(core::Random& random, std::initializer_list<T> values) {
+  return values.begin()[random.integer(0, static_cast<int64_t>(values.size()) - 1)];
+}
 
 inline std::vector<kernels::Bf16> random_bf16(core::Random& random, int64_t count) {
   std::vector<kernels::Bf16> out(static_cast<size_t>(count));

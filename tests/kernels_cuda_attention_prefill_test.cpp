@@ -101,11 +101,6 @@ class PrefillProblem {
   Both<float> sinks_;
 };
 
-template <typename T>
-T one_of(core::Random& random, std::initializer_list<T> values) {
-  return values.begin()[random.integer(0, static_cast<int64_t>(values.size()) - 1)];
-}
-
 PrefillCase random_prefill(core::Random& random) {
   PrefillCase c;
   c.kv_heads = random.integer(1, 2);

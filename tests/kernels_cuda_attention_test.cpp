@@ -84,11 +84,6 @@ class DecodeProblem {
   Both<float> sinks_;
 };
 
-template <typename T>
-T one_of(core::Random& random, std::initializer_list<T> values) {
-  return values.begin()[random.integer(0, static_cast<int64_t>(values.size()) - 1)];
-}
-
 DecodeCase random_decode(core::Random& random) {
   DecodeCase c;
   c.kv_heads = random.integer(1, 2);
