@@ -1,0 +1,99 @@
+#include "generators/text.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <cctype>
+
+namespace drydock::generators {
+namespace {
+
+using core::Json;
+
+// YAML 1.1 readers, Kubernetes' among them, take some plain words for other types: quoting every string is safe.
+void emit(YAML::Emitter& out, const Json& value) {
+  if (value.is_object()) {
+    if (value.empty()) out << YAML::Flow;
+    out << YAML::BeginMap;
+    for (const auto& [key, inner] : value.items()) {
+      out << YAML::Key << key << YAML::Value;
+      emit(out, inner);
+    }
+    out << YAML::EndMap;
+  } else if (value.is_array()) {
+    if (value.empty()) out << YAML::Flow;
+    out << YAML::BeginSeq;
+    for (const Json& inner : value) emit(out, inner);
+    out << YAML::EndSeq;
+  } else if (value.is_string()) {
+    out << YAML::DoubleQuoted << value.get_ref<const std::string&>();
+  } else if (value.is_null()) {
+    out << YAML::Null;
+  } else {
+    out << value.dump();  // numbers, true and false are written alike
+  }
+}
+
+uint64_t fnv1a(std::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325u;  // offset basis and prime of FNV-1a, 64 bits
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+std::string hex(uint64_t value, int digits) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string out;
+  for (int i = digits; i-- > 0;) out += kDigits[value >> (4 * i) & 15];
+  return out;
+}
+
+bool is_word_char(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) ||
+         std::string_view("_-./:=,@%+").find(c) != std::string_view::npos;
+}
+
+}  // namespace
+
+std::string yaml(const Json& value) {
+  YAML::Emitter out;
+  out.SetOutputCharset(YAML::EscapeNonAscii);
+  emit(out, value);
+  return std::string(out.c_str()) + "\n";
+}
+
+std::string yaml(const std::vector<Json>& documents) {
+  std::string out;
+  for (const Json& document : documents) out += (out.empty() ? "" : "---\n") + yaml(document);
+  return out;
+}
+
+std::string safe_name(std::string_view text, size_t most) {
+  std::string out;
+  bool changed = text.empty() || text.size() > most;
+  for (const char c : text) {
+    const char low = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    const bool fine = (low >= 'a' && low <= 'z') || (low >= '0' && low <= '9') || (low == '-' && !out.empty());
+    changed = changed || !fine;
+    if (fine || (!out.empty() && out.back() != '-')) out += fine ? low : '-';
+  }
+  constexpr int kHashDigits = 8;
+  while (!out.empty() && out.back() == '-') {
+    out.pop_back();
+    changed = true;
+  }
+  if (!changed) return out;
+  const size_t room = most > kHashDigits ? most - kHashDigits - 1 : 0;
+  if (out.size() > room) out.resize(room);
+  while (!out.empty() && out.back() == '-') out.pop_back();
+  return (out.empty() ? std::string("x") : out + "-").substr(0, most - kHashDigits) + hex(fnv1a(text), kHashDigits);
+}
+
+std::string shell_word(std::string_view text) {
+  bool plain = !text.empty();
+  for (const char c : text) plain = plain && is_word_char(c);
+  if (plain) return std::string(text);
+  std::string out = "'";
+  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+}  // namespace drydock::generators
