@@ -23,7 +23,7 @@ using configurator::LeaveOut;
 using configurator::MeasuredPoint;
 using configurator::PointError;
 
-struct Options {
+struct CalibrateOptions {
   std::string points, out, leave_out = "point";
   bool full = false, no_check = false;
 };
@@ -84,7 +84,7 @@ struct Result {
   std::vector<PointError> held;
 
   core::Json json() const;
-  void print(const Options& options) const;
+  void print(const CalibrateOptions& options) const;
 };
 
 core::Json Result::json() const {
@@ -110,7 +110,7 @@ core::Json Result::json() const {
           {"left_out_groups", groups}};
 }
 
-void Result::print(const Options& options) const {
+void Result::print(const CalibrateOptions& options) const {
   Table errors({"", "points", "TTFT error %", "median", "80% of ln", "TPOT error %", "median", "80% of ln"},
                "lrrrrrrr");
   const auto row = [&](const std::string& name, const std::vector<PointError>& of) {
@@ -136,7 +136,7 @@ void Result::print(const Options& options) const {
   fmt::print("\nWhat to expect of deployments not measured is the left-out error, not the fitted one.\n");
 }
 
-Result calibrate(const Options& options, configurator::Resources& resources) {
+Result calibrate(const CalibrateOptions& options, configurator::Resources& resources) {
   Result r;
   const core::Csv csv = core::Csv::read(options.points);
   r.points = configurator::measured_points(csv, leave_out_of(options.leave_out), resources);
@@ -167,7 +167,7 @@ Result calibrate(const Options& options, configurator::Resources& resources) {
 
 void add_calibrate(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("calibrate", "fit a few physical scales to measured points of yours");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<CalibrateOptions>();
   command->add_option("--points", options->points, "CSV of measured deployments, as validate reads it")
       ->type_name("FILE");
   command->add_option("--out", options->out, "where to write the calibration")->type_name("FILE");

@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kMostPlans = 8;
 
-struct Options {
+struct CompareOptions {
   std::vector<std::string> plans;
   LoadOptions load;
 };
@@ -32,7 +32,7 @@ std::vector<std::string> names_of(const std::vector<std::string>& files) {
   return names;
 }
 
-std::vector<Compared> run(const std::vector<Stage>& stages, const Options& o) {
+std::vector<Compared> run(const std::vector<Stage>& stages, const CompareOptions& o) {
   std::vector<Job> jobs;
   for (const Stage& stage : stages)
     for (Job& job : jobs_of(stage, o.load, true)) jobs.push_back(std::move(job));
@@ -47,7 +47,7 @@ std::vector<Compared> run(const std::vector<Stage>& stages, const Options& o) {
   return out;
 }
 
-void compare(const Options& o, Context& context) {
+void compare(const CompareOptions& o, Context& context) {
   const auto begin = std::chrono::steady_clock::now();
   if (o.plans.size() < 2 || o.plans.size() > kMostPlans)
     throw core::Error(fmt::format("--plans: want 2 to {} files, not {}", kMostPlans, o.plans.size()));
@@ -76,7 +76,7 @@ void compare(const Options& o, Context& context) {
 
 void add_compare(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("compare", "plans side by side under the same load");
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<CompareOptions>();
   command->add_option("--plans", o->plans, "plan.json files, 2 to 8")->required()->type_name("FILE");
   add_load(*command, o->load);
   add_common(*command, context);

@@ -21,7 +21,7 @@ using perfdb::Database;
 
 constexpr size_t kMostRowsShown = 200;
 
-struct Options {
+struct DbOptions {
   std::string csv, out, from, system, backend, kind, op;
 };
 
@@ -65,7 +65,7 @@ core::Json measurement_json(const perfdb::Measurement& m) {
           {"source", o.source}};
 }
 
-Database::Filter filter_of(const Options& o) {
+Database::Filter filter_of(const DbOptions& o) {
   Database::Filter filter;
   if (!o.system.empty()) filter.system = o.system;
   if (!o.backend.empty()) filter.backend = o.backend;
@@ -77,7 +77,7 @@ Database::Filter filter_of(const Options& o) {
 }
 
 // The look-up's answer for one op, beside the rows that were measured.
-std::optional<core::Json> looked_up(const Options& o, const Context& context, const Database& database) {
+std::optional<core::Json> looked_up(const DbOptions& o, const Context& context, const Database& database) {
   if (o.op.empty() || o.system.empty() || o.backend.empty()) return std::nullopt;
   const perfdb::KernelTimes times(database, models::find_system(o.system).hardware, o.backend);
   const perfdb::KernelTime t = times.of(core::parse_op_key(o.op));
@@ -106,7 +106,7 @@ void print_rows(const std::vector<perfdb::Measurement>& rows, size_t found) {
   if (found > rows.size()) fmt::print("{} more; --json and `drydock db export` give all\n", found - rows.size());
 }
 
-void query(const Options& o, const Context& context) {
+void query(const DbOptions& o, const Context& context) {
   const Database database = Database::open(file_of(context), Access::read);
   std::optional<core::Op> op;
   if (!o.op.empty()) op = core::parse_op_key(o.op);
@@ -143,7 +143,7 @@ int64_t changed_rows(const Context& context, Change change) {
   }
 }
 
-void import(const Options& o, const Context& context) {
+void import(const DbOptions& o, const Context& context) {
   if (o.csv.empty()) throw core::Error("--csv is missing; it names the measurements to import");
   const bool shows = isatty(STDERR_FILENO);
   const int64_t rows = changed_rows(context, [&](Database& database) {
@@ -158,7 +158,7 @@ void import(const Options& o, const Context& context) {
     fmt::print("{} rows imported into {}\n", rows, context.database);
 }
 
-void export_rows(const Options& o, const Context& context) {
+void export_rows(const DbOptions& o, const Context& context) {
   if (o.out.empty()) throw core::Error("--out is missing; it names the CSV to write");
   const int64_t rows = perfdb::export_csv(Database::open(file_of(context), Access::read), o.out);
   if (context.json)
@@ -167,7 +167,7 @@ void export_rows(const Options& o, const Context& context) {
     fmt::print("{} rows written to {}\n", rows, o.out);
 }
 
-void merge(const Options& o, const Context& context) {
+void merge(const DbOptions& o, const Context& context) {
   if (o.from.empty()) throw core::Error("--from is missing; it names the database to add");
   const int64_t rows = changed_rows(context, [&](Database& database) { return database.merge(o.from); });
   if (context.json)
@@ -181,7 +181,7 @@ void merge(const Options& o, const Context& context) {
 void add_db(CLI::App& app, Context& context) {
   CLI::App* db = app.add_subcommand("db", "the performance database");
   db->require_subcommand(1);
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<DbOptions>();
   const auto add = [&](const char* name, const char* what, const char* example, auto action) {
     CLI::App* command = db->add_subcommand(name, what);
     add_common(*command, context);
@@ -189,7 +189,7 @@ void add_db(CLI::App& app, Context& context) {
     command->callback([=, &context] { action(*o, context); });
     return command;
   };
-  add("info", "what it holds", "info --db perf.db", [](const Options&, const Context& c) { info(c); });
+  add("info", "what it holds", "info --db perf.db", [](const DbOptions&, const Context& c) { info(c); });
   CLI::App* q = add("query", "its rows, and what a look-up answers",
                     "query --system h200_sxm --backend trtllm --op gemm/fp8/m=64,n=4096,k=4096", query);
   q->add_option("--system", o->system, "of this system only");

@@ -24,7 +24,7 @@ using perfdb::Diff;
 
 constexpr int kRegression = 1, kNotComparable = 4;
 
-struct Options {
+struct DbDiffOptions {
   std::string base, now, threshold = "3%", allow, junit, markdown, plan, rate;
 };
 
@@ -57,7 +57,7 @@ bool is_same_file(const std::string& a, const std::string& b) {
   return !a.empty() && !b.empty() && (a == b || fs::equivalent(a, b, status));
 }
 
-void check_files(const Options& o) {
+void check_files(const DbDiffOptions& o) {
   if (is_same_file(o.base, o.now)) throw core::Error(o.now + ": is the same file as the first; want another database");
   for (const auto& [flag, file] : {std::pair{"--junit ", o.junit}, {"--markdown ", o.markdown}})
     if (is_same_file(file, o.base) || is_same_file(file, o.now))
@@ -71,7 +71,7 @@ bool has_measurements(const Database& database) {
   return std::any_of(contents.begin(), contents.end(), [](const auto& c) { return c.measurements > 0; });
 }
 
-Diff read_diff(const Options& o, double threshold) {
+Diff read_diff(const DbDiffOptions& o, double threshold) {
   const Database base = Database::open(o.base, Access::read), now = Database::open(o.now, Access::read);
   if (!has_measurements(base)) throw core::Error(o.base + ": holds no measurements; want those of a run to compare");
   if (!has_measurements(now)) throw core::Error(o.now + ": holds no measurements; want those of a run to compare");
@@ -79,7 +79,7 @@ Diff read_diff(const Options& o, double threshold) {
 }
 
 // Why the two can't be compared; empty when they can.
-std::string obstacle(const Options& o, const Diff& diff) {
+std::string obstacle(const DbDiffOptions& o, const Diff& diff) {
   if (diff.paired == 0) return o.base + " and " + o.now + ": no op of the same system, backend and kernel is in both";
   const std::vector<std::string> allowed = parse_allow(o.allow);
   Diff others;
@@ -89,7 +89,7 @@ std::string obstacle(const Options& o, const Diff& diff) {
   return "not comparable: " + differences_text(others) + " (--allow compares them all the same)";
 }
 
-simulator::Summary simulated(const std::string& database, const Options& o, const Context& context, EndToEnd& out,
+simulator::Summary simulated(const std::string& database, const DbDiffOptions& o, const Context& context, EndToEnd& out,
                              const Diff& diff) {
   configurator::Resources resources(database, context.calibration);
   LoadOptions load;
@@ -112,14 +112,14 @@ simulator::Summary simulated(const std::string& database, const Options& o, cons
   return summary_of(stage, outcomes, 0, outcomes.size());
 }
 
-EndToEnd end_to_end(const Options& o, const Context& context, const Diff& diff) {
+EndToEnd end_to_end(const DbDiffOptions& o, const Context& context, const Diff& diff) {
   EndToEnd out;
   out.base = simulated(o.base, o, context, out, diff);
   out.now = simulated(o.now, o, context, out, diff);
   return out;
 }
 
-void run(const Options& o, Context& context) {
+void run(const DbDiffOptions& o, Context& context) {
   const double threshold = parse_threshold(o.threshold);
   parse_allow(o.allow);
   check_files(o);
@@ -143,7 +143,7 @@ void run(const Options& o, Context& context) {
 
 void add_db_diff(CLI::App& db, Context& context) {
   CLI::App* command = db.add_subcommand("diff", "whether kernels got slower between two databases");
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<DbDiffOptions>();
   command->add_option("base", o->base, "measurements before the change")->required()->type_name("FILE");
   command->add_option("new", o->now, "measurements after it")->required()->type_name("FILE");
   command->add_option("--threshold", o->threshold, "smallest slowdown that counts (default: 3%)")->type_name("PERCENT");

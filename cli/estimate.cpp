@@ -19,20 +19,17 @@
 namespace drydock::cli {
 namespace {
 
-struct Options {
+struct EstimateOptions {
   std::string plan, points, out, isl, osl, concurrency, rate, prefix_hit, method = "simulate";
   PlanFlags flags;
 };
 
-constexpr int64_t kMostTokens = 10'000'000, kMostInFlight = 10'000'000;
-constexpr double kMostRate = 1e7;
-
 // The plan's own workload, with what was given in its place.
-models::Plan asked(const Options& o) {
+models::Plan asked(const EstimateOptions& o) {
   models::Plan plan = models::read_plan(o.plan);
   models::Workload& w = plan.workload;
-  if (!o.isl.empty()) w.isl = parse_count(o.isl, "--isl", kMostTokens);
-  if (!o.osl.empty()) w.osl = parse_count(o.osl, "--osl", kMostTokens);
+  if (!o.isl.empty()) w.isl = parse_count(o.isl, "--isl", simulator::kMostTokens);
+  if (!o.osl.empty()) w.osl = parse_count(o.osl, "--osl", simulator::kMostTokens);
   if (!o.prefix_hit.empty())
     w.prefix_hit = o.prefix_hit == "0" ? 0 : parse_positive(o.prefix_hit, "--prefix-hit", 0.999999);
   if (!o.concurrency.empty() && !o.rate.empty()) throw core::Error("--rate and --concurrency: give one of them");
@@ -76,7 +73,7 @@ void write_plan(const models::Plan& plan, configurator::Resources& resources, co
   core::write_file(std::filesystem::path(dir) / "plan.json", models::to_json(plan));
 }
 
-void estimate_plan(const Options& o, Context& context) {
+void estimate_plan(const EstimateOptions& o, Context& context) {
   configurator::Resources resources(context.database, context.calibration);
   models::Plan plan = asked(o);
   check_context(plan, resources);
@@ -101,7 +98,7 @@ void estimate_plan(const Options& o, Context& context) {
   print_json("drydock.estimate", out);
 }
 
-void estimate_points(const Options& o, Context& context) {
+void estimate_points(const EstimateOptions& o, Context& context) {
   if (o.out.empty()) throw core::Error("--out is missing; it names the CSV for the predictions");
   configurator::Resources resources(context.database, context.calibration);
   const core::Csv points = core::Csv::read(o.points);
@@ -119,7 +116,7 @@ void estimate_points(const Options& o, Context& context) {
 
 void add_estimate(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("estimate", "what one plan, or many rows of points, would do");
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<EstimateOptions>();
   command->add_option("--plan", o->plan, "plan.json")->type_name("FILE");
   command->add_option("--points", o->points, "CSV of deployments, a row each")->type_name("FILE");
   command->add_option(

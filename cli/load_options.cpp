@@ -15,8 +15,7 @@ namespace {
 
 using simulator::LengthDistribution;
 
-constexpr int64_t kMostRequests = 1'000'000'000, kMostInFlight = 10'000'000;
-constexpr double kMostRate = 1e7;
+constexpr int64_t kMostRequests = 1'000'000'000;
 constexpr int64_t kTraceSample = 1000;  // requests that tell what is typical of a trace
 
 simulator::TraceOptions trace_options(const LoadOptions& o) {

@@ -9,6 +9,10 @@
 
 namespace drydock::cli {
 
+// Of a load's flags; more is taken for a mistake.
+inline constexpr int64_t kMostInFlight = 10'000'000;
+inline constexpr double kMostRate = 1e7;  // requests/s
+
 // As typed; checked when the command runs.
 struct PlanFlags {
   std::string speculative, expert_skew, expert_histogram, expert_slots;

@@ -26,9 +26,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kMostRanks = 1024, kMostTokens = 1 << 20, kMostContext = 10'000'000, kMostBatch = 1 << 16;
+constexpr int64_t kMostRanks = 1024, kMostStepTokens = 1 << 20, kMostContext = 10'000'000, kMostBatch = 1 << 16;
 
-struct Options {
+struct ProfileOptions {
   std::vector<std::string> models;
   bool all_models = false, dry_run = false, energy = false;
   std::string tp = "1", pp = "1", dp = "1", ep, precision = "auto", kv_precision = "auto";
@@ -126,16 +126,16 @@ Target target_of(const std::string& text) {
                     core::suggestion(text, {"cuda", "cpu", "simulated"}));
 }
 
-profiler::Ranges ranges_of(const Options& o, Target target) {
+profiler::Ranges ranges_of(const ProfileOptions& o, Target target) {
   profiler::Ranges r;
   if (target == Target::cpu) r = {1024, 4096, 16};  // what a host can do while somebody waits
-  if (!o.most_tokens.empty()) r.most_tokens = parse_count(o.most_tokens, "--max-tokens", kMostTokens);
+  if (!o.most_tokens.empty()) r.most_tokens = parse_count(o.most_tokens, "--max-tokens", kMostStepTokens);
   if (!o.most_context.empty()) r.most_context = parse_count(o.most_context, "--max-context", kMostContext);
   if (!o.most_batch.empty()) r.most_batch = parse_count(o.most_batch, "--max-batch", kMostBatch);
   return r;
 }
 
-profiler::Opener opener(const Options& o, Target target) {
+profiler::Opener opener(const ProfileOptions& o, Target target) {
   if (target == Target::cuda) {
     const auto index = o.device == "0" ? 0 : static_cast<int>(parse_count(o.device, "--device", 1023));
     return [index] { return profiler::open_cuda_device(index); };
@@ -197,7 +197,7 @@ void check_machine(const models::System& system, const profiler::Identity& here,
 }
 
 // A machine from its device passes through a file; a temporary one when none is asked for.
-models::System system_of(const Options& o, Target target, profiler::Worker* worker) {
+models::System system_of(const ProfileOptions& o, Target target, profiler::Worker* worker) {
   if (!o.system.empty()) {
     const models::System system = models::find_system(o.system);
     if (worker != nullptr && target != Target::simulated) check_machine(system, worker->identity(), target);
@@ -219,7 +219,7 @@ struct Catalogue {
   std::vector<std::unique_ptr<models::Architecture>> architectures;
 };
 
-Catalogue catalogue_of(const Options& o) {
+Catalogue catalogue_of(const ProfileOptions& o) {
   if (o.models.empty() == !o.all_models)
     throw core::Error(o.all_models
                           ? "--model and --all-models: give one of them"
@@ -236,7 +236,7 @@ struct Work {
   std::vector<profiler::Family> families;
 };
 
-Work work_of(const Options& o, const Catalogue& catalogue, const profiler::Ranges& ranges,
+Work work_of(const ProfileOptions& o, const Catalogue& catalogue, const profiler::Ranges& ranges,
              const models::System& system) {
   profiler::Sizes s{sizes(o.tp, "--tp"), sizes(o.pp, "--pp"), sizes(o.dp, "--dp"), {}};
   if (!o.ep.empty()) s.ep = sizes(o.ep, "--ep");
@@ -267,7 +267,7 @@ std::function<void(const profiler::Progress&)> progress_bar(double budget_s) {
   };
 }
 
-profiler::CampaignOptions campaign_options(const Options& o, Target target) {
+profiler::CampaignOptions campaign_options(const ProfileOptions& o, Target target) {
   profiler::CampaignOptions out;
   out.budget_s = parse_seconds(o.budget, "--budget");
   out.target_error = parse_share(o.target_error, "--target-error", 0.5);
@@ -287,7 +287,7 @@ void check_identity(const profiler::Identity& identity) {
     throw core::Error(identity.gpu + " is a MIG slice, whose times stand for no whole GPU; want a device without MIG");
 }
 
-void run(const Options& o, Context& context) {
+void run(const ProfileOptions& o, Context& context) {
   const Target target = target_of(o.target);
   const profiler::CampaignOptions options = campaign_options(o, target);
   const profiler::Ranges ranges = ranges_of(o, target);
@@ -335,7 +335,7 @@ void run(const Options& o, Context& context) {
 
 void add_profile(CLI::App& app, Context& context) {
   CLI::App* c = app.add_subcommand("profile", "measures this machine's kernels into a database");
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<ProfileOptions>();
   c->add_option("--model", o->models, "name, folder with a config.json, or a config.json; more than once for several");
   c->add_flag("--all-models", o->all_models, "all that `drydock models` lists");
   c->add_option("--tp", o->tp, "tensor-parallel sizes, such as 1,2,4,8")->capture_default_str();

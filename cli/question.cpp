@@ -14,8 +14,8 @@
 namespace drydock::cli {
 namespace {
 
-constexpr int64_t kMostTokens = 10'000'000, kMostGpus = 16384, kMostTop = 1000, kMostInFlight = 10'000'000;
-constexpr double kMostRate = 1e7, kMostPrice = 1e5;
+constexpr int64_t kMostGpus = 16384, kMostTop = 1000;
+constexpr double kMostPrice = 1e5;
 
 core::Error missing(const char* flag) {
   return core::Error(std::string(flag) + " is missing; `drydock recommend --help` shows an example");
@@ -102,7 +102,8 @@ void add_question(CLI::App& command, QuestionOptions& o, const char* gpus_defaul
   command.add_option("--precision", o.precision, "auto, bf16, fp8, fp8_block, int8, int4, nvfp4 (fp4), mxfp4")
       ->capture_default_str();
   command.add_option("--kv-precision", o.kv_precision, "auto, bf16, fp8")->capture_default_str();
-  command.add_option("--backend", o.backend, "auto (of the first three), trtllm, vllm, sglang, drydock")->capture_default_str();
+  command.add_option("--backend", o.backend, "auto (of the first three), trtllm, vllm, sglang, drydock")
+      ->capture_default_str();
   command.add_option("--mode", o.mode, "agg, disagg, both")->capture_default_str();
   command.add_option("--gpus", o.gpus, "GPUs at most")->capture_default_str();
   command.add_option("--isl", o.isl, "input tokens of a request");
@@ -135,8 +136,8 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
   q.decode_system = o.decode_system;
   q.gpus = static_cast<int>(parse_count(o.gpus, "--gpus", kMostGpus));
   q.top = static_cast<int>(parse_count(o.top, "--top", kMostTop));
-  q.workload.isl = needed_count(o.isl, "--isl", kMostTokens);
-  q.workload.osl = needed_count(o.osl, "--osl", kMostTokens);
+  q.workload.isl = needed_count(o.isl, "--isl", simulator::kMostTokens);
+  q.workload.osl = needed_count(o.osl, "--osl", simulator::kMostTokens);
   q.workload.prefix_hit = parse_share(o.prefix_hit, "--prefix-hit");
   if (!o.rate.empty()) q.workload.rate = parse_positive(o.rate, "--rate", kMostRate);
   if (!o.concurrency.empty())
@@ -147,13 +148,12 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
   q.method = parse_method(o.method);
   if (q.method == configurator::Method::analytic) q.slo.percentile = std::nullopt;
   q.prune = !o.all;
-  q.backend = choice<std::optional<Backend>>(
-      o.backend, "--backend",
-      {{"auto", std::nullopt},
-       {"trtllm", Backend::trtllm},
-       {"vllm", Backend::vllm},
-       {"sglang", Backend::sglang},
-       {"drydock", Backend::drydock}});
+  q.backend = choice<std::optional<Backend>>(o.backend, "--backend",
+                                             {{"auto", std::nullopt},
+                                              {"trtllm", Backend::trtllm},
+                                              {"vllm", Backend::vllm},
+                                              {"sglang", Backend::sglang},
+                                              {"drydock", Backend::drydock}});
   q.mode = choice<configurator::ModeChoice>(o.mode, "--mode",
                                             {{"agg", configurator::ModeChoice::agg},
                                              {"disagg", configurator::ModeChoice::disagg},

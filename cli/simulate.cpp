@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct SimulateOptions {
   std::string plan, autoscale, out;
   LoadOptions load;
 };
@@ -91,7 +91,7 @@ struct Result {
   const simulator::Outcome& first() const { return study ? study->outcomes.front() : outcomes.front(); }
 };
 
-Result run(const Stage& stage, const Options& o, const simulator::Sinks& sinks) {
+Result run(const Stage& stage, const SimulateOptions& o, const simulator::Sinks& sinks) {
   Result out;
   const int threads = threads_of(o.load);
   if (!o.autoscale.empty()) {
@@ -120,7 +120,7 @@ core::Json result_json(const Stage& stage, const Result& result) {
   return out;
 }
 
-void print_result(const Stage& stage, const Result& result, const Options& o, int64_t left_out) {
+void print_result(const Stage& stage, const Result& result, const SimulateOptions& o, int64_t left_out) {
   print_stage(stage, result.summary);
   print_summary(stage, result.summary);
   if (result.without) print_change(*result.without, result.summary);
@@ -133,7 +133,7 @@ void print_result(const Stage& stage, const Result& result, const Options& o, in
              left_out > 0 ? fmt::format("; {} later events left out", left_out) : "");
 }
 
-void simulate(const Options& o, Context& context) {
+void simulate(const SimulateOptions& o, Context& context) {
   const auto begin = std::chrono::steady_clock::now();
   if (!o.autoscale.empty() && any_faults(o.load))
     throw core::Error("--autoscale: goes without --fail, --slow and --mtbf");
@@ -159,7 +159,7 @@ void simulate(const Options& o, Context& context) {
 
 void add_simulate(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("simulate", "a plan under a load, request by request");
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<SimulateOptions>();
   command->add_option("--plan", o->plan, "plan.json")->required()->type_name("FILE");
   command->add_option("--out", o->out, "folder for summary.json, requests.csv, timeline.csv, trace.json")
       ->type_name("DIR");

@@ -19,7 +19,7 @@ constexpr int64_t kHeads = 8;         // KV heads of one task: together they rea
 constexpr int64_t kRowsPerTask = 64;  // queries of prefill, times heads, that share a tile
 constexpr int64_t kMlaHeads = 16;     // heads of MLA that share a tile
 
-enum Slot { kQueries = 8, kKeys, kValues, kLogits, kOut, kMeasures, kPartials };
+enum AttentionScratch { kQueries = 8, kKeys, kValues, kLogits, kOut, kMeasures, kPartials };
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -20,7 +20,7 @@ constexpr int64_t kPanels = 4;        // and so many panels of weights (192 KiB)
 
 constexpr int64_t kReusedBytes = 256 << 10;
 
-enum Slot { kActivations, kWeights, kProducts };
+enum GemmScratch { kActivations, kWeights, kProducts };
 
 // Weights of one product: `rows` rows of `b` from `first` on.
 struct Product {

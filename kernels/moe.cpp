@@ -13,12 +13,12 @@
 namespace drydock::kernels::cpu {
 namespace {
 
-enum Slot { kFirst = 24, kSecond };
+enum MoeScratch { kMoeFirst = 24, kMoeSecond };
 
 void route_row(const Route& op, int64_t t) {
   const int64_t count = op.logits.cols;
-  float* logits = scratch<kFirst>(count);
-  float* chances = scratch<kSecond>(count);
+  float* logits = scratch<kMoeFirst>(count);
+  float* chances = scratch<kMoeSecond>(count);
   widen_row(op.logits, t, logits);
   for (int64_t e = 0; e < count; ++e)
     if (std::isnan(logits[e])) logits[e] = -INFINITY;
@@ -84,8 +84,8 @@ void combine(const Combine& op, Threads& threads) {
   require(op.out.dtype != core::Dtype::fp8, "combine", "out has to be fp32 or bf16");
   const int64_t hidden = op.out.cols;
   threads.parallel_for(op.out.rows, [&](int64_t begin, int64_t end) {
-    float* sum = scratch<kFirst>(hidden);
-    float* part = scratch<kSecond>(hidden);
+    float* sum = scratch<kMoeFirst>(hidden);
+    float* part = scratch<kMoeSecond>(hidden);
     for (int64_t t = begin; t < end; ++t) {
       std::fill(sum, sum + hidden, 0.0F);
       for (int64_t pair = t * op.top_k; pair < (t + 1) * op.top_k; ++pair) {

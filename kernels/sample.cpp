@@ -12,7 +12,7 @@
 namespace drydock::kernels::cpu {
 namespace {
 
-enum Slot { kLogits = 32, kChances };
+enum SampleScratch { kLogits = 32, kChances };
 
 // The k largest logits stay, of equals those of lowest index; the others' chances become 0.
 void keep_largest(const float* logits, int64_t count, int64_t k, float* chances) {

@@ -13,7 +13,7 @@
 namespace drydock::kernels::cpu {
 namespace {
 
-enum Slot { kFirst = 16, kSecond, kWeight };
+enum SmallOpScratch { kFirst = 16, kSecond, kWeight };
 
 void check_out(const Matrix& out, const float* scales, int64_t rows, int64_t cols, const char* kernel) {
   check(out, kernel, "out");

@@ -7,7 +7,7 @@ namespace drydock::models {
 namespace {
 
 constexpr double kGiB = 1024.0 * 1024 * 1024;
-constexpr double kBf16 = 2;
+constexpr double kActivationBytes = 2;
 
 double ways_of(int64_t heads, int ways) { return static_cast<double>(std::max<int64_t>(1, (heads + ways - 1) / ways)); }
 
@@ -50,7 +50,7 @@ double ffn_bytes(const Ffn& f, double hidden, const Precision& precision, const 
   const double shared = matrices(f) * hidden * ways_of(f.shared_inter, p.attention_dp > 1 ? 1 : p.tp);
   return experts * core::bytes_per_element(precision.moe) +
          (f.shared_inter > 0 ? shared * core::bytes_per_element(precision.gemm) : 0) +
-         static_cast<double>(f.experts) * hidden * kBf16;
+         static_cast<double>(f.experts) * hidden * kActivationBytes;
 }
 
 // KV bytes of one token that grow with the sequence, on one GPU.
@@ -73,7 +73,7 @@ double token_bytes(const Attention& a, double kv, int tp) {
 // fp32 recurrent state and the convolution's last inputs in bf16, of one sequence on one GPU.
 double recurrent_bytes(const Attention& a, int tp) {
   const double v = ways_of(a.v_heads, tp) * static_cast<double>(a.v_dim_linear);
-  const double tail = static_cast<double>(std::max<int64_t>(0, a.conv - 1)) * kBf16;
+  const double tail = static_cast<double>(std::max<int64_t>(0, a.conv - 1)) * kActivationBytes;
   if (a.kind == AttentionKind::gated_delta)
     return v * static_cast<double>(a.k_dim) * 4 +
            tail * (v + 2 * ways_of(a.k_heads, tp) * static_cast<double>(a.k_dim));
@@ -108,7 +108,7 @@ double activation_bytes(const Architecture& architecture, const Parallelism& p, 
   });
   const double logits =
       stage + 1 == p.pp ? std::min(tokens, 1024.0) * static_cast<double>(architecture.vocab) / p.tp * 4 : 0;
-  return tokens * (4 * hidden + widest) * kBf16 + logits;
+  return tokens * (4 * hidden + widest) * kActivationBytes + logits;
 }
 
 }  // namespace
@@ -119,8 +119,8 @@ StageMemory stage_memory(const Architecture& architecture, const Precision& prec
   StageMemory m;
   for_each_layer(architecture, p, stage, [&](const LayerKind& kind) {
     const Attention& a = kind.attention;
-    m.weights +=
-        projection_elements(a, hidden, p.tp) * core::bytes_per_element(precision.attention_gemm) + 2 * hidden * kBf16;
+    m.weights += projection_elements(a, hidden, p.tp) * core::bytes_per_element(precision.attention_gemm) +
+                 2 * hidden * kActivationBytes;
     if (kind.ffn) m.weights += ffn_bytes(*kind.ffn, hidden, precision, p, expert_copies);
     const bool bounded = a.kind == AttentionKind::sliding || a.kind == AttentionKind::chunked;
     if (bounded)
@@ -129,7 +129,7 @@ StageMemory stage_memory(const Architecture& architecture, const Precision& prec
       m.kv_per_token += token_bytes(a, kv, p.tp);
     m.state_per_sequence += recurrent_bytes(a, p.tp);
   });
-  const double table = ways_of(architecture.vocab, p.tp) * hidden * kBf16;
+  const double table = ways_of(architecture.vocab, p.tp) * hidden * kActivationBytes;
   const bool first = stage == 0, last = stage + 1 == p.pp;
   if (first) m.weights += table;
   if (last && !(first && architecture.tied_embeddings)) m.weights += table;
@@ -138,7 +138,7 @@ StageMemory stage_memory(const Architecture& architecture, const Precision& prec
   // buffers hold one step's tokens for every rank, twice.
   if (p.gpus() > 1) m.communication = 0.38 * kGiB;
   if (p.attention_dp > 1)
-    m.communication += 2 * static_cast<double>(std::min<int64_t>(max_tokens, 1024)) * hidden * kBf16 * p.ep;
+    m.communication += 2 * static_cast<double>(std::min<int64_t>(max_tokens, 1024)) * hidden * kActivationBytes * p.ep;
   // CUDA context 0.5 GiB, libraries and workspaces 0.7 GiB, captured graphs 0.8 GiB: what engines log at start-up.
   m.runtime = 2.0 * kGiB;
   return m;

@@ -11,7 +11,7 @@
 namespace drydock::scheduler {
 namespace {
 
-constexpr std::string_view kNames[] = {"fixed", "hpa", "planner"};
+constexpr std::string_view kScalingNames[] = {"fixed", "hpa", "planner"};
 constexpr int kMaxWorkers = 100'000;
 constexpr double kDay = 86'400;
 
@@ -62,12 +62,12 @@ PlannerPolicy read_planner(const core::Fields& fields) {
 
 }  // namespace
 
-std::string_view name(ScalingKind kind) { return kNames[static_cast<size_t>(kind)]; }
+std::string_view name(ScalingKind kind) { return kScalingNames[static_cast<size_t>(kind)]; }
 
 std::optional<ScalingKind> parse_scaling_kind(std::string_view text) {
-  const auto found = std::find(std::begin(kNames), std::end(kNames), text);
-  if (found == std::end(kNames)) return std::nullopt;
-  return static_cast<ScalingKind>(found - std::begin(kNames));
+  const auto found = std::find(std::begin(kScalingNames), std::end(kScalingNames), text);
+  if (found == std::end(kScalingNames)) return std::nullopt;
+  return static_cast<ScalingKind>(found - std::begin(kScalingNames));
 }
 
 ScalingPolicy scaling_policy(const core::Json& json, const std::string& origin) {

@@ -7,7 +7,7 @@
 namespace drydock::scheduler {
 namespace {
 
-constexpr std::string_view kNames[] = {"constant", "arima", "kalman"};
+constexpr std::string_view kForecastNames[] = {"constant", "arima", "kalman"};
 
 class Constant : public Forecaster {
  public:
@@ -94,12 +94,12 @@ class LocalLinearTrend : public Forecaster {
 
 }  // namespace
 
-std::string_view name(ForecastKind kind) { return kNames[static_cast<size_t>(kind)]; }
+std::string_view name(ForecastKind kind) { return kForecastNames[static_cast<size_t>(kind)]; }
 
 std::optional<ForecastKind> parse_forecast_kind(std::string_view text) {
-  const auto found = std::find(std::begin(kNames), std::end(kNames), text);
-  if (found == std::end(kNames)) return std::nullopt;
-  return static_cast<ForecastKind>(found - std::begin(kNames));
+  const auto found = std::find(std::begin(kForecastNames), std::end(kForecastNames), text);
+  if (found == std::end(kForecastNames)) return std::nullopt;
+  return static_cast<ForecastKind>(found - std::begin(kForecastNames));
 }
 
 std::unique_ptr<Forecaster> make_forecaster(ForecastKind kind) {

@@ -10,7 +10,7 @@
 namespace drydock::scheduler {
 namespace {
 
-constexpr std::string_view kNames[] = {"round_robin", "least_outstanding_tokens", "power_of_two", "kv_aware"};
+constexpr std::string_view kRouterNames[] = {"round_robin", "least_outstanding_tokens", "power_of_two", "kv_aware"};
 
 void check(const RouterConfig& config, int workers) {
   const auto need = [](bool good, const char* what) {
@@ -26,12 +26,12 @@ void check(const RouterConfig& config, int workers) {
 
 }  // namespace
 
-std::string_view name(RouterPolicy policy) { return kNames[static_cast<size_t>(policy)]; }
+std::string_view name(RouterPolicy policy) { return kRouterNames[static_cast<size_t>(policy)]; }
 
 std::optional<RouterPolicy> parse_router_policy(std::string_view text) {
-  const auto found = std::find(std::begin(kNames), std::end(kNames), text);
-  if (found == std::end(kNames)) return std::nullopt;
-  return static_cast<RouterPolicy>(found - std::begin(kNames));
+  const auto found = std::find(std::begin(kRouterNames), std::end(kRouterNames), text);
+  if (found == std::end(kRouterNames)) return std::nullopt;
+  return static_cast<RouterPolicy>(found - std::begin(kRouterNames));
 }
 
 Router::Router(const RouterConfig& config, int workers) : config_(config), random_(config.seed) {

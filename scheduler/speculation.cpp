@@ -10,7 +10,7 @@
 namespace drydock::scheduler {
 namespace {
 
-constexpr std::string_view kNames[] = {"draft", "mtp", "eagle", "ngram"};
+constexpr std::string_view kDraftNames[] = {"draft", "mtp", "eagle", "ngram"};
 
 core::Error bad(std::string_view text, const std::string& reason) {
   return core::Error("speculation '" + std::string(text.substr(0, 80)) + "': " + reason +
@@ -36,7 +36,7 @@ std::optional<Number> number(std::string_view text) {
 DraftMethod read_method(std::string_view text, std::string_view whole) {
   if (const auto method = parse_draft_method(text)) return *method;
   throw bad(whole, "unknown method '" + std::string(text.substr(0, 40)) + "'" +
-                       core::suggestion(text, {std::begin(kNames), std::end(kNames)}));
+                       core::suggestion(text, {std::begin(kDraftNames), std::end(kDraftNames)}));
 }
 
 int read_drafts(std::string_view value, std::string_view whole) {
@@ -60,12 +60,12 @@ std::vector<double> read_acceptance(std::string_view value, std::string_view who
 
 }  // namespace
 
-std::string_view name(DraftMethod method) { return kNames[static_cast<size_t>(method)]; }
+std::string_view name(DraftMethod method) { return kDraftNames[static_cast<size_t>(method)]; }
 
 std::optional<DraftMethod> parse_draft_method(std::string_view text) {
-  const auto found = std::find(std::begin(kNames), std::end(kNames), text);
-  if (found == std::end(kNames)) return std::nullopt;
-  return static_cast<DraftMethod>(found - std::begin(kNames));
+  const auto found = std::find(std::begin(kDraftNames), std::end(kDraftNames), text);
+  if (found == std::end(kDraftNames)) return std::nullopt;
+  return static_cast<DraftMethod>(found - std::begin(kDraftNames));
 }
 
 double Speculation::expected_tokens() const {

@@ -10,11 +10,11 @@ namespace {
 // 64 ...
 constexpr int kDecodeLevels = 17;
 constexpr int kBesideLevels = 7;
-constexpr int kPromptLevels = 12;
+constexpr int kBatchLevels = 12;
 
-double power_of_2(int exponent) { return static_cast<double>(1 << exponent); }
-double running_at(int level) { return level == 0 ? 0 : power_of_2(level - 1); }
-double beside_at(int level) { return level == 0 ? 0 : power_of_2(3 * (level - 1)); }
+double doubled(int times) { return static_cast<double>(1 << times); }
+double running_at(int level) { return level == 0 ? 0 : doubled(level - 1); }
+double beside_at(int level) { return level == 0 ? 0 : doubled(3 * (level - 1)); }
 
 StepCost mix(StepCost a, StepCost b, double share) {
   a *= 1 - share;
@@ -43,7 +43,7 @@ StepTable::StepTable(const StepTimer& timer, int attention_dp, const Lengths& le
       decode_tokens_(speculation ? 1 + speculation->drafts() : 1),
       growth_(speculation ? speculation->expected_tokens() : 1),
       decode_(kDecodeLevels),
-      prefill_(static_cast<size_t>(kPromptLevels * kBesideLevels)) {
+      prefill_(static_cast<size_t>(kBatchLevels * kBesideLevels)) {
   const double budget = static_cast<double>(max_tokens);
   const bool chunked = timer.backend().admission != Admission::mixed_whole;
   prompts_per_step_ = std::max(1.0, std::floor(budget / lengths.fresh)) * attention_dp_;
@@ -127,7 +127,7 @@ const StepCost& StepTable::decode_node(int level) {
   return node.cost;
 }
 
-double StepTable::prompts_at(int level) const { return std::min(prompts_per_step_, power_of_2(level)); }
+double StepTable::prompts_at(int level) const { return std::min(prompts_per_step_, doubled(level)); }
 
 const StepCost& StepTable::prefill_node(int prompt_level, int running_level) {
   Node& node = prefill_[static_cast<size_t>(prompt_level * kBesideLevels + running_level)];
@@ -141,13 +141,13 @@ StepCost StepTable::decode(double running) {
 }
 
 StepCost StepTable::prefill(double prompts, double running) {
-  const auto [row, down] = place(prompts, kPromptLevels, power_of_2);
+  const auto [row, down] = place(prompts, kBatchLevels, doubled);
   const auto [column, across] = place(running, kBesideLevels, beside_at);
   const auto at = [&](int level) {
     const StepCost& left = prefill_node(level, column);
     return across > 0 ? mix(left, prefill_node(level, column + 1), across) : left;
   };
-  if (prompts >= prompts_per_step_ || down <= 0) return at(prompts >= prompts_per_step_ ? kPromptLevels - 1 : row);
+  if (prompts >= prompts_per_step_ || down <= 0) return at(prompts >= prompts_per_step_ ? kBatchLevels - 1 : row);
   const double low = prompts_at(row), high = prompts_at(row + 1);
   return mix(at(row), at(row + 1), high > low ? (prompts - low) / (high - low) : 0);
 }

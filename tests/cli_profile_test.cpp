@@ -51,13 +51,13 @@ Arguments with(Arguments all, const Arguments& more) {
   return all;
 }
 
-json json_of(const Run& run) {
+json profile_json(const Run& run) {
   CAPTURE(run.err);
   REQUIRE(run.exit_code == 0);
   return json::parse(run.out);
 }
 
-void refused(const Arguments& arguments, const std::string& names) {
+void profile_refused(const Arguments& arguments, const std::string& names) {
   const Run run = run_drydock(arguments);
   CAPTURE(run.err);
   CAPTURE(names);
@@ -126,14 +126,14 @@ std::optional<json> run_on_full_disk(const Scratch& scratch, const std::string& 
 TEST_CASE("a campaign fills a database, and the same again goes on") {
   const Scratch scratch;
   const std::string db = scratch / "out.db";
-  const json first = json_of(run_drydock(with(simulated(scratch, db), {"--json"})));
+  const json first = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
   CHECK(first["schema"] == "drydock.profile");
   CHECK(first["ending"] == "target_met");
   CHECK(first["points"].get<int64_t>() > 20);
   CHECK(first["families"].size() == 4);
   CHECK(rows(db) == first["points"].get<int64_t>());
   CHECK(first["reused"] == 0);
-  const json again = json_of(run_drydock(with(simulated(scratch, db), {"--json"})));
+  const json again = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
   CHECK(again["reused"] == first["points"]);
   CHECK(again["points"] == 0);
   const Run told = run_drydock(simulated(scratch, db));
@@ -150,7 +150,7 @@ TEST_CASE("a campaign fills a database, and the same again goes on") {
 TEST_CASE("a dry run tells the plan and touches nothing") {
   const Scratch scratch;
   const std::string db = scratch / "out.db";
-  const json plan = json_of(run_drydock(with(simulated(scratch, db), {"--dry-run", "--tp", "1,2", "--json"})));
+  const json plan = profile_json(run_drydock(with(simulated(scratch, db), {"--dry-run", "--tp", "1,2", "--json"})));
   CHECK(plan["schema"] == "drydock.profile.plan");
   CHECK(plan["deployments"] == 2);
   CHECK(plan["families"].size() == 6);
@@ -165,13 +165,13 @@ TEST_CASE("a dry run tells the plan and touches nothing") {
 TEST_CASE("failures cost ops, not the campaign") {
   const Scratch scratch;
   const json report =
-      json_of(run_drydock(with(simulated(scratch, scratch / "out.db"),
-                               {"--fault", "prefill_attention=crash", "--fault", "elementwise=error", "--json"})));
+      profile_json(run_drydock(with(simulated(scratch, scratch / "out.db"),
+                                    {"--fault", "prefill_attention=crash", "--fault", "elementwise=error", "--json"})));
   CHECK(report["failed"].size() == 10);  // five in a row of each
   CHECK(report["points"].get<int64_t>() > 10);
-  refused(with(simulated(scratch, scratch / "none.db"),
-               {"--fault", "gemm=oom", "--fault", "attention=error", "--fault", "elementwise=crash"}),
-          "nothing could be measured");
+  profile_refused(with(simulated(scratch, scratch / "none.db"),
+                       {"--fault", "gemm=oom", "--fault", "attention=error", "--fault", "elementwise=crash"}),
+                  "nothing could be measured");
 }
 
 TEST_CASE("bad input of a campaign is one line, and leaves nothing behind") {
@@ -184,31 +184,32 @@ TEST_CASE("bad input of a campaign is one line, and leaves nothing behind") {
     *(at + 1) = value;
     return all;
   };
-  refused({"profile"}, "--model");
-  refused({"profile", "--model", model, "--target", "cpu"}, "--db");
-  refused({"profile", "--model", model, "--all-models", "--db", db}, "give one of them");
+  profile_refused({"profile"}, "--model");
+  profile_refused({"profile", "--model", model, "--target", "cpu"}, "--db");
+  profile_refused({"profile", "--model", model, "--all-models", "--db", db}, "give one of them");
   // No plug-in, no driver or no such device, by what this build and machine have.
-  refused({"profile", "--model", model, "--db", db, "--device", "63"}, "--target cuda: ");
-  refused({"profile", "--model", model, "--db", db, "--target", "cpu", "--system", "h200_sxm"},
-          "this device is another");
-  refused({"profile", "--model", model, "--target", "simulated", "--db", db}, "--system");
-  refused(with_flag("--target", "gpu"), "--target 'gpu'");
-  refused(with_flag("--model", "no such model"), "no such model");
-  refused(with_flag("--system", "h201_sxm"), "did you mean");
-  refused(with_flag("--precision", "fp7"), "fp7");
-  for (const std::string value : {"0", "-1", "x", "1,,2", "99999999999"}) refused(with_flag("--tp", value), "--tp");
-  refused(with_flag("--tp", "3"), "4 heads do not divide over tp 3");
+  profile_refused({"profile", "--model", model, "--db", db, "--device", "63"}, "--target cuda: ");
+  profile_refused({"profile", "--model", model, "--db", db, "--target", "cpu", "--system", "h200_sxm"},
+                  "this device is another");
+  profile_refused({"profile", "--model", model, "--target", "simulated", "--db", db}, "--system");
+  profile_refused(with_flag("--target", "gpu"), "--target 'gpu'");
+  profile_refused(with_flag("--model", "no such model"), "no such model");
+  profile_refused(with_flag("--system", "h201_sxm"), "did you mean");
+  profile_refused(with_flag("--precision", "fp7"), "fp7");
+  for (const std::string value : {"0", "-1", "x", "1,,2", "99999999999"})
+    profile_refused(with_flag("--tp", value), "--tp");
+  profile_refused(with_flag("--tp", "3"), "4 heads do not divide over tp 3");
   for (const std::string value : {"0", "-3m", "3 parsecs", "1e9h", "nan"})
-    refused(with_flag("--budget", value), "--budget");
+    profile_refused(with_flag("--budget", value), "--budget");
   for (const std::string value : {"0", "-5%", "60%", "five"})
-    refused(with_flag("--target-error", value), "--target-error");
+    profile_refused(with_flag("--target-error", value), "--target-error");
   for (const std::string flag : {"--max-tokens", "--max-context", "--max-batch"})
-    for (const std::string value : {"0", "-1", "9999999999999"}) refused(with_flag(flag, value), flag);
-  refused(with_flag("--fault", "gemm"), "--fault");
-  refused(with_flag("--db", scratch.path().string()), "is a folder");
-  refused(with_flag("--db", scratch / "no/such/out.db"), "out.db");
-  refused(with_flag("--db", scratch.write("text.db", "hello")), "text.db");
-  refused(with_flag("--system-out", scratch / "no/such/host.json"), "host.json");
+    for (const std::string value : {"0", "-1", "9999999999999"}) profile_refused(with_flag(flag, value), flag);
+  profile_refused(with_flag("--fault", "gemm"), "--fault");
+  profile_refused(with_flag("--db", scratch.path().string()), "is a folder");
+  profile_refused(with_flag("--db", scratch / "no/such/out.db"), "out.db");
+  profile_refused(with_flag("--db", scratch.write("text.db", "hello")), "text.db");
+  profile_refused(with_flag("--system-out", scratch / "no/such/host.json"), "host.json");
   CHECK(!std::filesystem::exists(db));
 }
 
@@ -219,7 +220,7 @@ TEST_CASE("a database that can't be written is told before anything is measured"
   const int64_t before = rows(db);
   if (::getuid() != 0) {
     std::filesystem::permissions(db, std::filesystem::perms::owner_read);
-    refused(simulated(scratch, db), "can't be written");
+    profile_refused(simulated(scratch, db), "can't be written");
     std::filesystem::permissions(db, std::filesystem::perms::owner_all);
   }
   CHECK(rows(db) == before);
@@ -259,7 +260,7 @@ TEST_CASE("a database that another process writes is told in one line and keeps 
   sqlite3* other = nullptr;
   REQUIRE(sqlite3_open(db.c_str(), &other) == SQLITE_OK);
   REQUIRE(sqlite3_exec(other, "BEGIN EXCLUSIVE", nullptr, nullptr, nullptr) == SQLITE_OK);
-  refused(simulated(scratch, db), "is being written by another process");  // after ten seconds, without work
+  profile_refused(simulated(scratch, db), "is being written by another process");  // after ten seconds, without work
   sqlite3_close(other);
   CHECK(rows(db) == before);
 }
@@ -267,7 +268,7 @@ TEST_CASE("a database that another process writes is told in one line and keeps 
 TEST_CASE("energy and the split of ops over kernels are told") {
   const Scratch scratch;
   const std::string db = scratch / "out.db";
-  const json told = json_of(run_drydock(with(simulated(scratch, db), {"--json"})));
+  const json told = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
   REQUIRE(!told["energy"].empty());
   CHECK(told["energy"].size() == told["points"]);
   for (const json& e : told["energy"])
@@ -285,7 +286,7 @@ TEST_CASE("--energy samples long enough for a GPU's energy counter") {
   const Scratch scratch;
   Arguments slow = simulated(scratch, scratch / "out.db");
   *(std::find(slow.begin(), slow.end(), "20s")) = "4s";
-  const json told = json_of(run_drydock(with(slow, {"--energy", "--json"})));
+  const json told = profile_json(run_drydock(with(slow, {"--energy", "--json"})));
   CHECK(told["points"].get<int64_t>() >= 1);
   // Simulated samples take no time, so that their number ends them; on a device 1.2 s do.
   CHECK(told["energy"].size() == told["points"]);

@@ -35,7 +35,7 @@ std::string mooncake_trace() {
   return out.str();
 }
 
-struct Bench {
+struct SimulateBench {
   Scratch scratch;
   std::string plan = scratch.write("plan.json", kAgg);
 
@@ -79,7 +79,7 @@ size_t widest_line(const std::string& text) {
 }  // namespace
 
 TEST_CASE("simulate: the fields that scripts rely on, and a page within 100 columns") {
-  const Bench bench;
+  const SimulateBench bench;
   const core::Json json = bench.json({"--requests", "300"});
   CHECK(json["schema"] == "drydock.simulate");
   CHECK(json["version"] == 1);
@@ -105,7 +105,7 @@ TEST_CASE("simulate: the fields that scripts rely on, and a page within 100 colu
 }
 
 TEST_CASE("--out writes four files, the same bytes for the same seed and any number of threads") {
-  const Bench bench;
+  const SimulateBench bench;
   const auto run = [&](const char* out, const char* threads, const char* seed) {
     REQUIRE(run_drydock(bench.with({"--requests", "200", "--replications", "3", "--threads", threads, "--seed", seed,
                                     "--out", bench.scratch / out}))
@@ -138,7 +138,7 @@ TEST_CASE("--out writes four files, the same bytes for the same seed and any num
 }
 
 TEST_CASE("--exact gives every request the same times to a millionth") {
-  const Bench bench;
+  const SimulateBench bench;
   for (const Arguments& load : std::vector<Arguments>{{"--rate", "8"}, {"--concurrency", "20"}}) {
     const auto times = [&](const char* out, bool exact) {
       Arguments all = bench.with({"--requests", "200", "--out", bench.scratch / out});
@@ -164,7 +164,7 @@ TEST_CASE("--exact gives every request the same times to a millionth") {
 }
 
 TEST_CASE("loads: closed loop, conversations, ramp, day, lengths, duration") {
-  const Bench bench;
+  const SimulateBench bench;
   CHECK(bench.json({"--concurrency", "8", "--requests", "100"})["requests"] == 100);
   const core::Json talk = bench.json({"--sessions", "20,rate=1,turns=3,think=5s,system=500", "--isl", "300"});
   CHECK(talk["requests"] > 20);
@@ -177,7 +177,7 @@ TEST_CASE("loads: closed loop, conversations, ramp, day, lengths, duration") {
 }
 
 TEST_CASE("--until ends a run when its figures are known well enough, or says that they are not") {
-  const Bench bench;
+  const SimulateBench bench;
   const core::Json rough = bench.json({"--until", "5%"}), fine = bench.json({"--until", "0.5%"}),
                    cut = bench.json({"--until", "0.01%", "--requests", "1200"});
   CHECK(rough["requests"] < fine["requests"]);
@@ -194,7 +194,7 @@ TEST_CASE("--until ends a run when its figures are known well enough, or says th
 }
 
 TEST_CASE("a trace is replayed with its prefixes; bad lines are told or counted") {
-  const Bench bench;
+  const SimulateBench bench;
   const std::string trace = bench.scratch.write("t.jsonl", mooncake_trace());
   const core::Json json = bench.json({"--trace", trace});
   CHECK(json["requests"] == 20);
@@ -212,7 +212,7 @@ TEST_CASE("a trace is replayed with its prefixes; bad lines are told or counted"
 }
 
 TEST_CASE("a prompt longer than the KV cache is rejected and counted, and the rest goes on") {
-  const Bench bench;
+  const SimulateBench bench;
   const std::string trace = bench.scratch.write(
       "t.jsonl",
       mooncake_trace() + R"({"timestamp": 21000, "input_length": 5000000, "output_length": 3, "hash_ids": []})" + "\n");
@@ -223,13 +223,13 @@ TEST_CASE("a prompt longer than the KV cache is rejected and counted, and the re
 }
 
 TEST_CASE("more than the plan can serve is called saturated, and ends") {
-  const Bench bench;
+  const SimulateBench bench;
   CHECK(bench.json({"--rate", "200", "--requests", "3000"})["saturated"] == true);
   CHECK(run_drydock(bench.with({"--rate", "200", "--requests", "3000"})).out.find("SATURATED") != std::string::npos);
 }
 
 TEST_CASE("failures: what moved, what was replayed, and how the tail changed") {
-  const Bench bench;
+  const SimulateBench bench;
   const core::Json json = bench.json({"--rate", "8", "--requests", "400", "--fail", "worker/1@10s+20s"});
   CHECK(json["migrations"] > 0);
   CHECK(json["replayed_tokens"] > 0);
@@ -245,7 +245,7 @@ TEST_CASE("failures: what moved, what was replayed, and how the tail changed") {
 }
 
 TEST_CASE("autoscaling: a policy beside fixed numbers of workers") {
-  const Bench bench;
+  const SimulateBench bench;
   const std::string policy = bench.scratch.write(
       "hpa.json",
       R"({"policy": "hpa", "decode": {"initial": 1, "max": 4}, "hpa": {"target": 0.2, "stabilization_s": 30}})");
@@ -268,7 +268,7 @@ TEST_CASE("autoscaling: a policy beside fixed numbers of workers") {
 }
 
 TEST_CASE("compare: a column a plan, the best of each row marked") {
-  const Bench bench;
+  const SimulateBench bench;
   const std::string other = bench.scratch.write("apart.json", kDisagg);
   const Arguments both = {"compare", "--plans", bench.plan, other, "--rate", "3", "--requests", "200"};
   const Run page = run_drydock(both);
@@ -289,7 +289,7 @@ TEST_CASE("compare: a column a plan, the best of each row marked") {
 }
 
 TEST_CASE("simulate: bad input is one line that names the flag") {
-  const Bench bench;
+  const SimulateBench bench;
   bench.refused({"--fail", "prefil/0@30s"}, "--fail 'prefil/0': the plan has no pool 'prefil', only worker");
   bench.refused({"--fail", "worker/9@30s"}, "--fail 'worker/9': pool 'worker' has workers 0 to 1");
   bench.refused({"--fail", "worker/0"}, "--fail 'worker/0': want POOL/INDEX@TIME such as prefill/0@30s");
@@ -331,7 +331,7 @@ TEST_CASE("simulate and compare have help with examples") {
 }
 
 TEST_CASE("a plan that can't hold one request is refused") {
-  const Bench bench;
+  const SimulateBench bench;
   std::string text = kAgg;
   text.replace(text.find("Qwen/Qwen3-32B"), 14, "Llama-3.1-405B");
   const Run run = run_drydock({"simulate", "--plan", bench.scratch.write("big.json", text), "--rate", "1"});

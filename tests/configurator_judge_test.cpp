@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kQuestions = 10 / drydock::tests::kLighter;
 
-Resources& resources() {
+Resources& judge_resources() {
   static Resources shared;
   return shared;
 }
@@ -47,9 +47,9 @@ TEST_CASE("what pruning leaves out can't win: the same plans as with every candi
   for (int i = 0; i < kQuestions; ++i) {
     CAPTURE(i);
     Question q = random_question(i);
-    const Answer pruned = recommend(q, resources());
+    const Answer pruned = recommend(q, judge_resources());
     q.prune = false;
-    const Answer all = recommend(q, resources());
+    const Answer all = recommend(q, judge_resources());
     CHECK(all.counts.beaten + all.counts.implied == 0);
     CHECK(pruned.counts.simulated + pruned.counts.beaten + pruned.counts.implied == all.counts.simulated);
     REQUIRE(pruned.plans.size() == all.plans.size());
@@ -64,8 +64,8 @@ TEST_CASE(
     CAPTURE(i);
     Question q = random_question(i);
     q.prune = false;
-    const Pricing pricing = price_candidates(q, resources());
-    for (const Trial& t : judge(q, pricing.priced, resources())) {
+    const Pricing pricing = price_candidates(q, judge_resources());
+    for (const Trial& t : judge(q, pricing.priced, judge_resources())) {
       CHECK(t.tried);
       CHECK_FALSE((t.impossible && t.meets));
       if (t.meets) CHECK(t.cost >= t.least_cost);

@@ -14,13 +14,13 @@ constexpr const char* kHeader =
     "prefill_batch_size,prefill_num_workers,prefill_tp_size,decode_batch_size,decode_num_workers,decode_tp_size,ttft_"
     "ms,tpot_ms,spec_doubt\n";
 
-Resources& resources() {
+Resources& point_resources() {
   static Resources shared;
   return shared;
 }
 
 models::Plan plan_from(const std::string& row) {
-  return plan_of(core::Csv::parse(kHeader + row + "\n", "p.csv"), 0, resources());
+  return plan_of(core::Csv::parse(kHeader + row + "\n", "p.csv"), 0, point_resources());
 }
 
 }  // namespace
@@ -70,7 +70,7 @@ TEST_CASE("bad rows carry their reason and the others go on") {
                            "agg,Qwen/Qwen3-8B,h100_sxm,vllm,bf16,,x,100,4,4,1,1,,,,,,,,,,50,8,0\n"
                            "both,Qwen/Qwen3-8B,h100_sxm,vllm,bf16,,1000,100,4,4,1,1,,,,,,,,,,50,8,0\n",
                        "p.csv");
-  const auto predictions = predict_points(csv, resources());
+  const auto predictions = predict_points(csv, point_resources());
   REQUIRE(predictions[0].prediction);
   CHECK(predictions[0].error == "");
   CHECK(predictions[0].provenance.find('%') != std::string::npos);

@@ -14,7 +14,7 @@ using namespace drydock::configurator;
 
 namespace {
 
-Resources& resources() {
+Resources& search_resources() {
   static Resources shared;
   return shared;
 }
@@ -44,10 +44,10 @@ void check_consistent(const Question& q, const Answer& a) {
     CHECK(r.meets_slo);
     CHECK(r.plan.gpus() <= q.gpus);
     CHECK(r.plan.gpus() >= 1);
-    const auto precision = deployed_precision(resources().model(q.model), q.precision, q.kv_precision, r.plan.backend,
-                                              resources().system(q.system).hardware);
+    const auto precision = deployed_precision(search_resources().model(q.model), q.precision, q.kv_precision,
+                                              r.plan.backend, search_resources().system(q.system).hardware);
     for (const models::Pool& pool : r.plan.pools)
-      CHECK(!models::why_illegal(resources().model(q.model), precision, pool.parallelism));
+      CHECK(!models::why_illegal(search_resources().model(q.model), precision, pool.parallelism));
     const models::Prediction& p = *r.plan.prediction;
     if (q.slo.ttft_ms) CHECK(p.ttft_ms.value <= *q.slo.ttft_ms);
     if (q.slo.tpot_ms) CHECK(p.tpot_ms.value <= *q.slo.tpot_ms);
@@ -65,7 +65,7 @@ TEST_CASE("plans are legal, within the GPUs and the targets, best first, each of
       CAPTURE(model);
       CAPTURE(gpus);
       Question q = question(model, gpus);
-      const Answer a = recommend(q, resources());
+      const Answer a = recommend(q, search_resources());
       check_consistent(q, a);
       REQUIRE(!a.plans.empty());
       double before = 0;
@@ -91,11 +91,11 @@ TEST_CASE("what the search says of a plan, the plan alone says again") {
       q.backend = backend;
       q.mode = mode;
       q.slo = {};
-      const Answer a = recommend(q, resources());
+      const Answer a = recommend(q, search_resources());
       REQUIRE(!a.plans.empty());
       const models::Plan& plan = a.plans.front().plan;
       CHECK(plan.backend == backend);
-      const auto again = predict(models::parse_plan(models::to_json(plan), "plan"), resources());
+      const auto again = predict(models::parse_plan(models::to_json(plan), "plan"), search_resources());
       REQUIRE(again);
       CHECK(again->ttft_ms.value == doctest::Approx(plan.prediction->ttft_ms.value).epsilon(1e-9));
       CHECK(again->tokens_per_s_per_gpu.value ==
@@ -106,14 +106,14 @@ TEST_CASE("what the search says of a plan, the plan alone says again") {
 TEST_CASE("modes are kept apart") {
   Question q = question();
   q.mode = ModeChoice::agg;
-  for (const Ranked& r : recommend(q, resources()).plans) CHECK(r.plan.mode == models::Mode::agg);
+  for (const Ranked& r : recommend(q, search_resources()).plans) CHECK(r.plan.mode == models::Mode::agg);
   q.mode = ModeChoice::disagg;
-  for (const Ranked& r : recommend(q, resources()).plans) CHECK(r.plan.pools.size() == 2);
+  for (const Ranked& r : recommend(q, search_resources()).plans) CHECK(r.plan.pools.size() == 2);
 }
 
 TEST_CASE("the same question gets the same answer, whichever thread was faster") {
   const Question q = question("gpt-oss-120b", drydock::tests::kLighter > 1 ? 2 : 8);
-  const Answer a = recommend(q, resources()), b = recommend(q, resources());
+  const Answer a = recommend(q, search_resources()), b = recommend(q, search_resources());
   REQUIRE(a.plans.size() == b.plans.size());
   for (size_t i = 0; i < a.plans.size(); ++i)
     CHECK(models::to_json(a.plans[i].plan) == models::to_json(b.plans[i].plan));
@@ -122,9 +122,9 @@ TEST_CASE("the same question gets the same answer, whichever thread was faster")
 
 TEST_CASE("no point of the Pareto front beats another, and none that was priced beats one of it") {
   const Question q = question();
-  const Answer a = recommend(q, resources());
+  const Answer a = recommend(q, search_resources());
   REQUIRE(a.pareto.size() > 3);
-  for (const Priced& priced : price_candidates(q, resources()).priced) {
+  for (const Priced& priced : price_candidates(q, search_resources()).priced) {
     int gpus = 0;
     for (const models::Pool& pool : priced.pools) gpus += pool.gpus();
     const models::Prediction p = prediction_of(priced.served, q.workload, gpus, std::nullopt);
@@ -144,10 +144,10 @@ TEST_CASE("whatever is priced is legal, within the GPUs, and has limits; worker 
   for (const char* model : {"Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B"}) {
     Question q = question(model, 12);
     q.workload.concurrency = 100;
-    const Pricing pricing = price_candidates(q, resources());
+    const Pricing pricing = price_candidates(q, search_resources());
     CHECK(pricing.counts.priced == static_cast<int64_t>(pricing.priced.size()));
-    const auto precision = deployed_precision(resources().model(model), q.precision, q.kv_precision,
-                                              models::Backend::trtllm, resources().system(q.system).hardware);
+    const auto precision = deployed_precision(search_resources().model(model), q.precision, q.kv_precision,
+                                              models::Backend::trtllm, search_resources().system(q.system).hardware);
     bool three = false;
     for (const Priced& priced : pricing.priced) {
       int gpus = 0;
@@ -155,7 +155,7 @@ TEST_CASE("whatever is priced is legal, within the GPUs, and has limits; worker 
       for (const models::Pool& pool : priced.pools) {
         gpus += pool.gpus();
         three = three || pool.replicas == 3;
-        REQUIRE(!models::why_illegal(resources().model(model), precision, pool.parallelism));
+        REQUIRE(!models::why_illegal(search_resources().model(model), precision, pool.parallelism));
         REQUIRE(pool.replicas >= 1);
         REQUIRE(pool.max_batch >= 1);
         REQUIRE(pool.max_tokens >= 1);
@@ -170,7 +170,7 @@ TEST_CASE("whatever is priced is legal, within the GPUs, and has limits; worker 
 TEST_CASE("when nothing meets the targets the nearest plans are told, and which target binds") {
   Question q = question();
   q.slo.tpot_ms = 0.01;
-  const Answer a = recommend(q, resources());
+  const Answer a = recommend(q, search_resources());
   CHECK(a.plans.empty());
   CHECK(a.counts.meeting_slo == 0);
   REQUIRE(a.nearest.size() == 3);
@@ -184,7 +184,7 @@ TEST_CASE("a higher rate never takes fewer GPUs, and the rate is served") {
   int before = 0;
   for (const double rate : {1.0, 10.0, 40.0}) {
     q.workload.rate = rate;
-    const Answer a = recommend(q, resources());
+    const Answer a = recommend(q, search_resources());
     check_consistent(q, a);
     REQUIRE(!a.plans.empty());
     CHECK(a.plans.front().plan.gpus() >= before);
@@ -198,7 +198,7 @@ TEST_CASE("a tighter target never gives more throughput") {
   double before = 1e9;
   for (const double tpot : {60.0, 20.0, 10.0}) {
     q.slo.tpot_ms = tpot;
-    const Answer a = recommend(q, resources());
+    const Answer a = recommend(q, search_resources());
     REQUIRE(!a.plans.empty());
     CHECK(a.plans.front().plan.prediction->tokens_per_s_per_gpu.value <= before * (1 + 1e-9));
     before = a.plans.front().plan.prediction->tokens_per_s_per_gpu.value;
@@ -226,7 +226,7 @@ TEST_CASE("prefill and decode may run on different systems, and a price ranks by
 
 TEST_CASE("a model too large for the GPUs is out of memory, not slow") {
   Question q = question("deepseek-ai/DeepSeek-R1", 2);
-  const Answer a = recommend(q, resources());
+  const Answer a = recommend(q, search_resources());
   CHECK(a.counts.priced == 0);
   CHECK(a.counts.out_of_memory > 0);
   CHECK(a.plans.empty());
@@ -238,15 +238,15 @@ TEST_CASE("speculation makes tokens faster, and the plan says how") {
   q.mode = ModeChoice::agg;
   q.workload.concurrency = 8;
   q.slo = {};
-  const Answer plain = recommend(q, resources());
+  const Answer plain = recommend(q, search_resources());
   q.speculative = "eagle:k=3,p=0.8";
-  const Answer fast = recommend(q, resources());
+  const Answer fast = recommend(q, search_resources());
   REQUIRE(!fast.plans.empty());
   CHECK(fast.plans.front().plan.speculative == q.speculative);
   CHECK(fast.plans.front().plan.prediction->tpot_ms.value < plain.plans.front().plan.prediction->tpot_ms.value);
   CHECK(fast.pareto.back().plan.prediction->tpot_ms.value < plain.pareto.back().plan.prediction->tpot_ms.value);
   q.speculative = "mtp:k=1,p=0.8";
-  CHECK_THROWS_WITH_AS(recommend(q, resources()),
+  CHECK_THROWS_WITH_AS(recommend(q, search_resources()),
                        "--speculative: Qwen/Qwen3-32B has no layers for multi-token prediction; want eagle, draft or "
                        "ngram in place of mtp",
                        core::Error);
@@ -257,9 +257,9 @@ TEST_CASE("the winner is the same whether or not what can't win is simulated, un
   q.workload.concurrency = 16;
   q.speculative = "eagle:k=2,p=0.7";
   q.experts.skew = 0.8;
-  const Answer pruned = recommend(q, resources());
+  const Answer pruned = recommend(q, search_resources());
   q.prune = false;
-  const Answer all = recommend(q, resources());
+  const Answer all = recommend(q, search_resources());
   REQUIRE(!all.plans.empty());
   CHECK(pruned.counts.simulated < all.counts.simulated);
   CHECK(models::to_json(pruned.plans.front().plan) == models::to_json(all.plans.front().plan));
@@ -269,7 +269,7 @@ TEST_CASE("a context longer than the model's is refused") {
   Question q = question();
   q.workload.isl = 40'000;
   q.workload.osl = 2'000;
-  CHECK_THROWS_WITH_AS(recommend(q, resources()),
+  CHECK_THROWS_WITH_AS(recommend(q, search_resources()),
                        "--isl 40000 and --osl 2000 are more than the context of Qwen/Qwen3-32B, 40960 tokens",
                        core::Error);
 }
@@ -278,10 +278,10 @@ TEST_CASE("batches and parallel sizes cover what is asked") {
   CHECK(batches(1) == std::vector<int64_t>{1});
   CHECK(batches(12) == std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 9, 11, 12});
   CHECK(batches(512).size() < 32);
-  const auto& system = resources().system("h200_sxm");
-  const auto dense = parallelisms(resources().model("Qwen/Qwen3-32B"), system, 4);
+  const auto& system = search_resources().system("h200_sxm");
+  const auto dense = parallelisms(search_resources().model("Qwen/Qwen3-32B"), system, 4);
   CHECK(dense.size() == 6);  // tp x pp of 1, 2 and 4 with at most 4 GPUs
-  for (const models::Parallelism& p : parallelisms(resources().model("deepseek-ai/DeepSeek-R1"), system, 16)) {
+  for (const models::Parallelism& p : parallelisms(search_resources().model("deepseek-ai/DeepSeek-R1"), system, 16)) {
     CHECK(p.moe_tp * p.ep == p.tp * p.attention_dp);
     CHECK(p.gpus() <= 16);
     CHECK(p.tp <= 8);  // NVLink domain

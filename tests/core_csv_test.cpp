@@ -10,7 +10,7 @@ using drydock::core::Error;
 
 namespace {
 
-std::string error_of(std::string_view text) {
+std::string csv_error(std::string_view text) {
   try {
     Csv::parse(text, "x.csv");
   } catch (const Error& error) {
@@ -36,13 +36,13 @@ TEST_CASE("quotes, CRLF, a byte order mark and a missing last line end are read"
 }
 
 TEST_CASE("malformed text is refused with its line") {
-  CHECK(error_of("") == "x.csv: empty; want a header row of column names");
-  CHECK(error_of("a,b\n1\n") == "x.csv: line 2: 1 fields; the header has 2");
-  CHECK(error_of("a,a\n") == "x.csv: line 1: column 'a' is there twice");
-  CHECK(error_of("a\n\"open\n") == "x.csv: line 2: a quote is never closed");
-  CHECK(error_of("a\n\"x\"y\n") == "x.csv: line 2: text after a closing quote");
-  CHECK(error_of("a\n" + std::string(70'000, 'x')) == "x.csv: line 2: a field of over 64 KiB");
-  CHECK(error_of(std::string("a\n\0b\n", 5)) == "x.csv: line 2: a NUL byte");
+  CHECK(csv_error("") == "x.csv: empty; want a header row of column names");
+  CHECK(csv_error("a,b\n1\n") == "x.csv: line 2: 1 fields; the header has 2");
+  CHECK(csv_error("a,a\n") == "x.csv: line 1: column 'a' is there twice");
+  CHECK(csv_error("a\n\"open\n") == "x.csv: line 2: a quote is never closed");
+  CHECK(csv_error("a\n\"x\"y\n") == "x.csv: line 2: text after a closing quote");
+  CHECK(csv_error("a\n" + std::string(70'000, 'x')) == "x.csv: line 2: a field of over 64 KiB");
+  CHECK(csv_error(std::string("a\n\0b\n", 5)) == "x.csv: line 2: a NUL byte");
 }
 
 TEST_CASE("numbers are finite, in range, and whole where they must be") {

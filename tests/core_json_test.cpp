@@ -7,7 +7,7 @@ using namespace drydock::core;
 
 namespace {
 
-std::string error_of(const std::string& text) {
+std::string json_error(const std::string& text) {
   try {
     parse_json(text, "x.json");
   } catch (const Error& error) {
@@ -34,18 +34,18 @@ TEST_CASE("values of every kind are read, in order") {
 }
 
 TEST_CASE("hostile text is refused in one line") {
-  CHECK(error_of(R"({"a": 1, "a": 2})") == "x.json: field 'a' is there twice; keep one");
-  CHECK(error_of(std::string(65, '[') + std::string(65, ']')) == "x.json: nested deeper than 64 levels");
-  CHECK(error_of(std::string(64, '[') + std::string(64, ']')) == "");
-  CHECK(error_of("[1e999]").starts_with("x.json: "));
+  CHECK(json_error(R"({"a": 1, "a": 2})") == "x.json: field 'a' is there twice; keep one");
+  CHECK(json_error(std::string(65, '[') + std::string(65, ']')) == "x.json: nested deeper than 64 levels");
+  CHECK(json_error(std::string(64, '[') + std::string(64, ']')) == "");
+  CHECK(json_error("[1e999]").starts_with("x.json: "));
   for (const std::string text : {"", "{", "[1,]", "{\"a\" 1}", "nul", "\"\\u12\"", "[1] 2", "\xff"}) {
-    const std::string error = error_of(text);
+    const std::string error = json_error(text);
     CHECK(error.starts_with("x.json: line 1: not JSON near '"));
     CHECK(error.find('\n') == std::string::npos);
   }
-  CHECK(error_of("{\n\"a\": 1,\n]").starts_with("x.json: line 3: not JSON near '"));
-  CHECK(error_of(R"({"a\n": 1, "a\n": 2})") == "x.json: field 'a?' is there twice; keep one");
-  CHECK(error_of(std::string(kMaxJsonBytes + 1, ' ')).starts_with("x.json: 16777217 bytes of JSON"));
+  CHECK(json_error("{\n\"a\": 1,\n]").starts_with("x.json: line 3: not JSON near '"));
+  CHECK(json_error(R"({"a\n": 1, "a\n": 2})") == "x.json: field 'a?' is there twice; keep one");
+  CHECK(json_error(std::string(kMaxJsonBytes + 1, ' ')).starts_with("x.json: 16777217 bytes of JSON"));
 }
 
 TEST_CASE("fields are checked for presence, type and range") {

@@ -87,12 +87,12 @@ void test_reduce(int ranks, int64_t count, bool one_shot, std::vector<T> (*numbe
   }
 }
 
-std::vector<Bf16> numbers_bf16(int64_t count, uint32_t seed) { return random_bf16(count, seed); }
+std::vector<Bf16> ranks_bf16(int64_t count, uint32_t seed) { return random_bf16(count, seed); }
 
 TEST_CASE("peer_all_reduce sums over GPUs, the same bits on each") {
   for (const bool one_shot : {true, false}) {
     test_reduce<float>(2, 40, one_shot, random_floats, 0);
-    test_reduce<Bf16>(3, 8 * 1001, one_shot, numbers_bf16, 1.0 / 256);
+    test_reduce<Bf16>(3, 8 * 1001, one_shot, ranks_bf16, 1.0 / 256);
   }
   using kernels::cuda::emulator::Order;
   kernels::cuda::emulator::set_order(Order::random, 5);

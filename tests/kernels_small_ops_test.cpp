@@ -52,15 +52,15 @@ void check_output(Output& got, const std::vector<double>& want, double error) {
   CHECK(wrong == 0);
 }
 
-struct Format {
+struct SmallOpFormat {
   Dtype in, out;
   Scaling scaling;
 };
-const std::vector<Format> kFormats = {{Dtype::fp32, Dtype::fp32, Scaling::none},
-                                      {Dtype::bf16, Dtype::bf16, Scaling::none},
-                                      {Dtype::bf16, Dtype::fp8, Scaling::row},
-                                      {Dtype::bf16, Dtype::fp8, Scaling::block},
-                                      {Dtype::fp32, Dtype::fp8, Scaling::block}};
+const std::vector<SmallOpFormat> kSmallOpFormats = {{Dtype::fp32, Dtype::fp32, Scaling::none},
+                                                    {Dtype::bf16, Dtype::bf16, Scaling::none},
+                                                    {Dtype::bf16, Dtype::fp8, Scaling::row},
+                                                    {Dtype::bf16, Dtype::fp8, Scaling::block},
+                                                    {Dtype::fp32, Dtype::fp8, Scaling::block}};
 
 }  // namespace
 
@@ -69,7 +69,7 @@ TEST_CASE("add and RMSNorm agree with the reference, with and without something 
   cpu::Threads threads(2);
   on_each_instruction_set([&](const std::string& name) {
     CAPTURE(name);
-    for (const Format& format : kFormats) {
+    for (const SmallOpFormat& format : kSmallOpFormats) {
       for (const int64_t hidden : {1, 7, 128, 300}) {
         for (const bool add : {false, true}) {
           CAPTURE(hidden);
@@ -96,7 +96,7 @@ TEST_CASE("SiLU and product agree with the reference, far from 0 too") {
   cpu::Threads threads(2);
   on_each_instruction_set([&](const std::string& name) {
     CAPTURE(name);
-    for (const Format& format : kFormats) {
+    for (const SmallOpFormat& format : kSmallOpFormats) {
       for (const int64_t width : {1, 19, 128, 333}) {
         Numbers x = random_numbers(random, format.in, 3 * 2 * width);
         Output out(format.out, format.scaling, 3, width);

@@ -95,7 +95,7 @@ constexpr Typed kTyped[] = {
     {"nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", Dtype::fp8},
 };
 
-std::string error_of(std::string_view model) {
+std::string catalogue_error(std::string_view model) {
   try {
     models::find_model(model);
   } catch (const core::Error& error) {
@@ -139,13 +139,13 @@ TEST_CASE("a variant keeps its own name and context length") {
 }
 
 TEST_CASE("a typo suggests the nearest name") {
-  CHECK(has(error_of("Qwen/Qwen3-23B"), "did you mean 'Qwen/Qwen3-32B'"));
-  CHECK(has(error_of("qwen3-33b"), "did you mean 'Qwen/Qwen3-32B'"));
-  CHECK(has(error_of("meta-llama/Lama-3.1-70B"), "did you mean 'meta-llama/Llama-3.1-70B'"));
-  CHECK(has(error_of("deepseek-r2"), "did you mean 'deepseek-ai/DeepSeek-R1'"));
-  CHECK(has(error_of("nvidia/DeepSeek-R1-NVPF4"), "did you mean 'nvidia/DeepSeek-R1-NVFP4'"));
-  CHECK(has(error_of("gpt-oss-12b"), "did you mean 'openai/gpt-oss-120b'"));
-  const std::string far = error_of("something-else-entirely");
+  CHECK(has(catalogue_error("Qwen/Qwen3-23B"), "did you mean 'Qwen/Qwen3-32B'"));
+  CHECK(has(catalogue_error("qwen3-33b"), "did you mean 'Qwen/Qwen3-32B'"));
+  CHECK(has(catalogue_error("meta-llama/Lama-3.1-70B"), "did you mean 'meta-llama/Llama-3.1-70B'"));
+  CHECK(has(catalogue_error("deepseek-r2"), "did you mean 'deepseek-ai/DeepSeek-R1'"));
+  CHECK(has(catalogue_error("nvidia/DeepSeek-R1-NVPF4"), "did you mean 'nvidia/DeepSeek-R1-NVFP4'"));
+  CHECK(has(catalogue_error("gpt-oss-12b"), "did you mean 'openai/gpt-oss-120b'"));
+  const std::string far = catalogue_error("something-else-entirely");
   CHECK(has(far, "something-else-entirely"));
   CHECK(has(far, "drydock models"));
   CHECK_FALSE(has(far, "did you mean"));
@@ -154,7 +154,7 @@ TEST_CASE("a typo suggests the nearest name") {
 TEST_CASE("hostile names are refused in one line") {
   for (const std::string& name :
        {std::string(), std::string(5000, 'x'), std::string("/"), std::string("../"), std::string("---")}) {
-    const std::string error = error_of(name);
+    const std::string error = catalogue_error(name);
     CAPTURE(name.substr(0, 20));
     CHECK_FALSE(error.empty());
     CHECK(error.size() < 600);

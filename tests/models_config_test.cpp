@@ -41,7 +41,7 @@ Architecture read(const Json& config, const Json& quant = nullptr) {
   return models::parse_config(config.dump(), quant.is_null() ? "" : quant.dump(), "test.json");
 }
 
-std::string error_of(const Json& config) {
+std::string config_error(const Json& config) {
   try {
     read(config);
   } catch (const core::Error& error) {
@@ -50,7 +50,7 @@ std::string error_of(const Json& config) {
   return "";
 }
 
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool holds(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
 const models::LayerKind& layer(const Architecture& a, int64_t index) {
   return a.kinds[a.layer_kinds[static_cast<size_t>(index)]];
@@ -158,9 +158,9 @@ TEST_CASE("Nemotron-H: letters of the pattern become mixers with the feed-forwar
   CHECK_FALSE(layer(letters, 1).ffn);
   CHECK(words.kinds == letters.kinds);
   CHECK(words.layer_kinds == letters.layer_kinds);
-  CHECK(has(error_of(with(base, {{"hybrid_override_pattern", "-M"}})), "hybrid_override_pattern"));
-  CHECK(has(error_of(with(base, {{"hybrid_override_pattern", "MX"}})), "'X' is none of"));
-  CHECK(has(error_of(with(base, {{"layers_block_type", {"mamba", "magic"}}})), "layers_block_type"));
+  CHECK(holds(config_error(with(base, {{"hybrid_override_pattern", "-M"}})), "hybrid_override_pattern"));
+  CHECK(holds(config_error(with(base, {{"hybrid_override_pattern", "MX"}})), "'X' is none of"));
+  CHECK(holds(config_error(with(base, {{"layers_block_type", {"mamba", "magic"}}})), "layers_block_type"));
 }
 
 TEST_CASE("windows: everywhere, by an interval, or switched off") {
@@ -173,8 +173,8 @@ TEST_CASE("windows: everywhere, by an interval, or switched off") {
   CHECK(layer(gemma, 1).attention.kind == AttentionKind::full);
   const Json types = {"sliding_attention", "full_attention", "full_attention", "sliding_attention"};
   CHECK(count(read(with(mistral, {{"layer_types", types}})), AttentionKind::sliding) == 2);
-  CHECK(has(error_of(with(decoder(), {{"layer_types", types}})), "'sliding_window': missing"));
-  CHECK(has(error_of(with(mistral, {{"layer_types", {"full_attention"}}})), "'layer_types'"));
+  CHECK(holds(config_error(with(decoder(), {{"layer_types", types}})), "'sliding_window': missing"));
+  CHECK(holds(config_error(with(mistral, {{"layer_types", {"full_attention"}}})), "'layer_types'"));
 }
 
 TEST_CASE("a language model inside a multimodal config") {
@@ -183,33 +183,33 @@ TEST_CASE("a language model inside a multimodal config") {
   CHECK(a.model_type == "llama");
   CHECK(a.max_context == 4096);
   CHECK(a.tied_embeddings);
-  CHECK(has(error_of({{"model_type", "some_vl"}, {"text_config", without(text, "hidden_size")}}),
-            "'text_config.hidden_size': missing"));
+  CHECK(holds(config_error({{"model_type", "some_vl"}, {"text_config", without(text, "hidden_size")}}),
+              "'text_config.hidden_size': missing"));
 }
 
 TEST_CASE("an unknown model_type is read by its fields with a warning, or refused") {
   const Architecture a = read(with(decoder(), {{"model_type", "brand_new"}}));
   REQUIRE(a.warnings.size() == 1);
-  CHECK(has(a.warnings[0], "brand_new"));
-  CHECK(has(a.warnings[0], "dense GQA"));
+  CHECK(holds(a.warnings[0], "brand_new"));
+  CHECK(holds(a.warnings[0], "dense GQA"));
   // BERT has the sizes of a decoder but says nothing of KV heads; GPT-2 and T5 name their sizes otherwise.
-  CHECK(has(error_of(with(without(decoder(), "num_key_value_heads"), {{"model_type", "bert"}})),
-            "'num_key_value_heads': missing"));
-  CHECK(has(error_of({{"model_type", "gpt2"}, {"n_embd", 768}, {"n_layer", 12}}), "'hidden_size': missing"));
+  CHECK(holds(config_error(with(without(decoder(), "num_key_value_heads"), {{"model_type", "bert"}})),
+              "'num_key_value_heads': missing"));
+  CHECK(holds(config_error({{"model_type", "gpt2"}, {"n_embd", 768}, {"n_layer", 12}}), "'hidden_size': missing"));
   // Fields that change the layers into something no pattern covers.
-  CHECK(has(error_of(with(decoder(), {{"model_type", "deepseek_v4"}, {"compress_ratios", {0, 4}}})),
-            "'compress_ratios'"));
-  CHECK(has(error_of(with(decoder(), {{"block_configs", Json::array()}})), "'block_configs'"));
-  CHECK(error_of(with(decoder(), {{"moe_latent_size", nullptr}})).empty());
+  CHECK(holds(config_error(with(decoder(), {{"model_type", "deepseek_v4"}, {"compress_ratios", {0, 4}}})),
+              "'compress_ratios'"));
+  CHECK(holds(config_error(with(decoder(), {{"block_configs", Json::array()}})), "'block_configs'"));
+  CHECK(config_error(with(decoder(), {{"moe_latent_size", nullptr}})).empty());
 }
 
 TEST_CASE("the missing field is named") {
   for (const char* field : {"hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads",
                             "intermediate_size", "max_position_embeddings", "model_type"})
-    CHECK(has(error_of(without(decoder(), field)), "'" + std::string(field) + "': missing"));
-  CHECK(has(error_of(with(decoder(), {{"num_experts", 8}})), "'num_experts_per_tok': missing"));
-  CHECK(has(error_of(with(decoder(), {{"kv_lora_rank", 512}})), "'qk_nope_head_dim': missing"));
-  CHECK(has(error_of(with(decoder(), {{"full_attention_interval", 2}})), "'linear_num_key_heads': missing"));
+    CHECK(holds(config_error(without(decoder(), field)), "'" + std::string(field) + "': missing"));
+  CHECK(holds(config_error(with(decoder(), {{"num_experts", 8}})), "'num_experts_per_tok': missing"));
+  CHECK(holds(config_error(with(decoder(), {{"kv_lora_rank", 512}})), "'qk_nope_head_dim': missing"));
+  CHECK(holds(config_error(with(decoder(), {{"full_attention_interval", 2}})), "'linear_num_key_heads': missing"));
 }
 
 TEST_CASE("hostile sizes and types are refused") {
@@ -243,11 +243,12 @@ TEST_CASE("hostile sizes and types are refused") {
   for (const auto& [field, value] : hostile) {
     CAPTURE(field);
     CAPTURE(value.dump());
-    const std::string error = error_of(with(decoder(), {{field, value}}));
-    CHECK(has(error, "test.json"));
-    CHECK_FALSE(has(error, "\n"));
+    const std::string error = config_error(with(decoder(), {{field, value}}));
+    CHECK(holds(error, "test.json"));
+    CHECK_FALSE(holds(error, "\n"));
   }
-  CHECK(has(error_of(with(decoder(), {{"num_experts", 4}, {"num_experts_per_tok", 5}})), "'num_experts_per_tok'"));
+  CHECK(
+      holds(config_error(with(decoder(), {{"num_experts", 4}, {"num_experts_per_tok", 5}})), "'num_experts_per_tok'"));
   CHECK_THROWS_AS(models::parse_config("", "", "x"), core::Error);
   CHECK_THROWS_AS(models::parse_config("[]", "", "x"), core::Error);
   CHECK_THROWS_AS(models::parse_config("{\"model_type\": \"llama\"", "", "x"), core::Error);
@@ -287,10 +288,10 @@ TEST_CASE("quantization_config as checkpoints state it") {
   CHECK(formats(kimi).gemm == Dtype::bf16);
   CHECK(formats(kimi).attention_gemm == Dtype::bf16);
   CHECK(formats(kimi).kv == Dtype::bf16);
-  CHECK(has(error_of(with(decoder(), {{"quantization_config", {{"quant_method", "magic"}}}})),
-            "'quantization_config.quant_method': 'magic'"));
-  CHECK(has(error_of(with(decoder(), {{"quantization_config", Json::object()}})),
-            "'quantization_config.quant_method': missing"));
+  CHECK(holds(config_error(with(decoder(), {{"quantization_config", {{"quant_method", "magic"}}}})),
+              "'quantization_config.quant_method': 'magic'"));
+  CHECK(holds(config_error(with(decoder(), {{"quantization_config", Json::object()}})),
+              "'quantization_config.quant_method': missing"));
 }
 
 TEST_CASE("hf_quant_config.json lies beside config.json and wins") {

@@ -39,7 +39,7 @@ std::string changed(const char* pointer, const core::Json& value) {
   return json.dump();
 }
 
-std::string error_of(const std::string& text) {
+std::string plan_error(const std::string& text) {
   try {
     parse_plan(text, "plan.json");
   } catch (const core::Error& error) {
@@ -79,37 +79,38 @@ TEST_CASE("speculation, experts and overlap read back, and are not there unless 
   CHECK((back.pools[1].two_batch_overlap && back.pools[1].shared_expert_overlap));
   plan.experts = {std::nullopt, "counts.json", 0};
   CHECK(parse_plan(to_json(plan), "plan.json").experts.histogram == "counts.json");
-  CHECK(error_of(changed("/experts", {{"slots", 288}})) ==
+  CHECK(plan_error(changed("/experts", {{"slots", 288}})) ==
         "plan.json: field 'experts.skew': give either skew or histogram");
-  CHECK(error_of(changed("/experts", {{"skew", 11}})).starts_with("plan.json: field 'experts.skew': "));
-  CHECK(error_of(changed("/speculative", 3)).starts_with("plan.json: field 'speculative': "));
-  CHECK(
-      error_of(changed("/pools/0/two_batch_overlap", 1)).starts_with("plan.json: field 'pools[0].two_batch_overlap'"));
+  CHECK(plan_error(changed("/experts", {{"skew", 11}})).starts_with("plan.json: field 'experts.skew': "));
+  CHECK(plan_error(changed("/speculative", 3)).starts_with("plan.json: field 'speculative': "));
+  CHECK(plan_error(changed("/pools/0/two_batch_overlap", 1))
+            .starts_with("plan.json: field 'pools[0].two_batch_overlap'"));
 }
 
 TEST_CASE("what is wrong in a plan is named") {
-  CHECK(error_of(changed("/schema", "other")) == "plan.json: field 'schema': want 'drydock.plan'");
-  CHECK(error_of(changed("/version", 2)) == "plan.json: field 'version': is newer than this program; want 1");
-  CHECK(error_of(changed("/backend", "vlm")) == "plan.json: field 'backend': want trtllm, vllm, sglang or drydock");
-  CHECK(error_of(changed("/mode", "agg")) ==
+  CHECK(plan_error(changed("/schema", "other")) == "plan.json: field 'schema': want 'drydock.plan'");
+  CHECK(plan_error(changed("/version", 2)) == "plan.json: field 'version': is newer than this program; want 1");
+  CHECK(plan_error(changed("/backend", "vlm")) == "plan.json: field 'backend': want trtllm, vllm, sglang or drydock");
+  CHECK(plan_error(changed("/mode", "agg")) ==
         "plan.json: field 'pools': want one pool of role worker in mode agg, pools prefill and decode in mode disagg");
-  CHECK(error_of(changed("/pools/1/tp", 0)) ==
+  CHECK(plan_error(changed("/pools/1/tp", 0)) ==
         "plan.json: field 'pools[1].tp': want a whole number from 1 to 65536, found 0");
-  CHECK(error_of(changed("/pools/0/max_batch", -3))
+  CHECK(plan_error(changed("/pools/0/max_batch", -3))
             .starts_with("plan.json: field 'pools[0].max_batch': want a whole number"));
-  CHECK(error_of(changed("/workload/prefix_hit", 1.5))
+  CHECK(plan_error(changed("/workload/prefix_hit", 1.5))
             .starts_with("plan.json: field 'workload.prefix_hit': want a number"));
-  CHECK(error_of(changed("/workload/concurrency", 4)) ==
+  CHECK(plan_error(changed("/workload/concurrency", 4)) ==
         "plan.json: field 'workload.rate': give rate or concurrency, not both");
-  CHECK(error_of(changed("/pool", 4)) == "plan.json: field 'pool': not known here, did you mean 'pools'?");
-  CHECK(error_of(changed("/prediction/ttft_ms/mean", 1))
+  CHECK(plan_error(changed("/pool", 4)) == "plan.json: field 'pool': not known here, did you mean 'pools'?");
+  CHECK(plan_error(changed("/prediction/ttft_ms/mean", 1))
             .starts_with("plan.json: field 'prediction.ttft_ms.mean': not known"));
-  CHECK(error_of(changed("/prediction/ttft_ms", 800)).starts_with("plan.json: field 'prediction.ttft_ms': "));
-  CHECK(error_of(changed("/prediction/tpot_ms/low", nullptr)) == "plan.json: field 'prediction.tpot_ms.low': missing");
-  CHECK(error_of(changed("/pools/0/replicas", 40000)) ==
+  CHECK(plan_error(changed("/prediction/ttft_ms", 800)).starts_with("plan.json: field 'prediction.ttft_ms': "));
+  CHECK(plan_error(changed("/prediction/tpot_ms/low", nullptr)) ==
+        "plan.json: field 'prediction.tpot_ms.low': missing");
+  CHECK(plan_error(changed("/pools/0/replicas", 40000)) ==
         "plan.json: field 'pools[0].replicas': replicas x tp x pp x attention_dp must be at most 65536 GPUs");
-  CHECK(error_of(changed("/pools", core::Json::array())).starts_with("plan.json: field 'pools': want one pool"));
-  CHECK(error_of("[]") == "plan.json: want a JSON object, found array");
+  CHECK(plan_error(changed("/pools", core::Json::array())).starts_with("plan.json: field 'pools': want one pool"));
+  CHECK(plan_error("[]") == "plan.json: want a JSON object, found array");
 }
 
 TEST_CASE("a plan without a prediction, targets or load reads back") {

@@ -16,7 +16,7 @@ Precision chosen(std::string_view model, std::string_view precision, std::string
   return models::choose_precision(models::find_model(model), precision, kv);
 }
 
-std::string error_of(std::string_view precision, std::string_view kv) {
+std::string precision_error(std::string_view precision, std::string_view kv) {
   try {
     chosen("Qwen/Qwen3-32B", precision, kv);
   } catch (const core::Error& error) {
@@ -83,8 +83,8 @@ TEST_CASE("the KV format can be chosen apart") {
 }
 
 TEST_CASE("an unknown precision is refused with those that are right") {
-  CHECK(error_of("fp7", "auto").find("fp8_block") != std::string::npos);
-  CHECK(error_of("fp32", "auto").find("'fp32'") != std::string::npos);
-  CHECK(error_of("fp8", "nvfp4").find("auto, bf16, fp8") != std::string::npos);
-  CHECK(error_of(std::string(10000, 'z'), "auto").size() < 300);
+  CHECK(precision_error("fp7", "auto").find("fp8_block") != std::string::npos);
+  CHECK(precision_error("fp32", "auto").find("'fp32'") != std::string::npos);
+  CHECK(precision_error("fp8", "nvfp4").find("auto, bf16, fp8") != std::string::npos);
+  CHECK(precision_error(std::string(10000, 'z'), "auto").size() < 300);
 }

@@ -36,7 +36,7 @@ std::string error_with(const std::string& field, const core::Json& value) {
   return error;
 }
 
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool mentions(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 
@@ -94,11 +94,11 @@ TEST_CASE("system names resolve in any case, a typo suggests the nearest") {
     }
     return std::string();
   };
-  CHECK(has(error_of("h200_smx"), "did you mean 'h200_sxm'"));
-  CHECK(has(error_of("b201_sxm"), "did you mean 'b200_sxm'"));
-  CHECK(has(error_of("tpu_v7"), "drydock systems"));
-  CHECK(has(error_of("no_such_file.json"), "no_such_file.json"));
-  CHECK(has(error_of(""), "system"));
+  CHECK(mentions(error_of("h200_smx"), "did you mean 'h200_sxm'"));
+  CHECK(mentions(error_of("b201_sxm"), "did you mean 'b200_sxm'"));
+  CHECK(mentions(error_of("tpu_v7"), "drydock systems"));
+  CHECK(mentions(error_of("no_such_file.json"), "no_such_file.json"));
+  CHECK(mentions(error_of(""), "system"));
 }
 
 TEST_CASE("a system of the user's own, with a price") {
@@ -115,17 +115,17 @@ TEST_CASE("a system of the user's own, with a price") {
 
 TEST_CASE("a wrong field is named together with the file") {
   CHECK(error_with("power_w", 700).empty());  // the unchanged file reads
-  CHECK(has(error_with("sms", nullptr), "field 'sms': missing"));
-  CHECK(has(error_with("sms", nullptr), "drydock_system_test.json"));
-  CHECK(has(error_with("sms", "many"), "'sms'"));
-  CHECK(has(error_with("memory_bytes", -1), "'memory_bytes'"));
-  CHECK(has(error_with("memory_bytes", 141), "'memory_bytes'"));                   // gigabytes by mistake
-  CHECK(has(error_with("flops_per_s", {{"bf16", 989.4}}), "'flops_per_s.bf16'"));  // teraflops by mistake
-  CHECK(has(error_with("flops_per_s", {{"fp8", 1e15}}), "'flops_per_s.bf16': missing"));
-  CHECK(has(error_with("flops_per_s", {{"bf17", 1e15}}), "'flops_per_s.bf17'"));
-  CHECK(has(error_with("nvlink_bytes_per_s", 0), "'nvlink_bytes_per_s'"));
-  CHECK(has(error_with("power_w", 1e9), "'power_w'"));
-  CHECK(has(error_with("price_per_gpu_hour", 0), "'price_per_gpu_hour'"));
-  CHECK(has(error_with("gpus_per_rack", 4), "'gpus_per_rack'"));
-  CHECK(has(error_with("nvlink_byte_per_s", 1e9), "did you mean 'nvlink_bytes_per_s'"));
+  CHECK(mentions(error_with("sms", nullptr), "field 'sms': missing"));
+  CHECK(mentions(error_with("sms", nullptr), "drydock_system_test.json"));
+  CHECK(mentions(error_with("sms", "many"), "'sms'"));
+  CHECK(mentions(error_with("memory_bytes", -1), "'memory_bytes'"));
+  CHECK(mentions(error_with("memory_bytes", 141), "'memory_bytes'"));                   // gigabytes by mistake
+  CHECK(mentions(error_with("flops_per_s", {{"bf16", 989.4}}), "'flops_per_s.bf16'"));  // teraflops by mistake
+  CHECK(mentions(error_with("flops_per_s", {{"fp8", 1e15}}), "'flops_per_s.bf16': missing"));
+  CHECK(mentions(error_with("flops_per_s", {{"bf17", 1e15}}), "'flops_per_s.bf17'"));
+  CHECK(mentions(error_with("nvlink_bytes_per_s", 0), "'nvlink_bytes_per_s'"));
+  CHECK(mentions(error_with("power_w", 1e9), "'power_w'"));
+  CHECK(mentions(error_with("price_per_gpu_hour", 0), "'price_per_gpu_hour'"));
+  CHECK(mentions(error_with("gpus_per_rack", 4), "'gpus_per_rack'"));
+  CHECK(mentions(error_with("nvlink_byte_per_s", 1e9), "did you mean 'nvlink_bytes_per_s'"));
 }

@@ -31,10 +31,12 @@ class Folder {
   fs::path path_;
 };
 
-core::Op gemm(int64_t m) { return core::make_op(core::OpKind::gemm, core::Dtype::fp8, core::Dtype::fp8, {m, 64, 64}); }
+core::Op stored_gemm(int64_t m) {
+  return core::make_op(core::OpKind::gemm, core::Dtype::fp8, core::Dtype::fp8, {m, 64, 64});
+}
 
 Measurement row(int64_t m, double us, const char* date = "2026-01-01") {
-  return {gemm(m), {"h200_sxm", "trtllm", "1.0", "H200", "570", "1980", "cublas", date, "test"}, us, 0.5, 9};
+  return {stored_gemm(m), {"h200_sxm", "trtllm", "1.0", "H200", "570", "1980", "cublas", date, "test"}, us, 0.5, 9};
 }
 
 void write_rows(Database& database, int64_t from, int64_t to) {
@@ -80,7 +82,7 @@ TEST_CASE("rows and surfaces read back, filtered and in order") {
   std::vector<Measurement> rows;
   database.read({"h200_sxm", "trtllm", "1.0", core::OpKind::gemm}, [&](const Measurement& m) { rows.push_back(m); });
   REQUIRE(rows.size() == 3);
-  CHECK(rows[1].op == gemm(2));
+  CHECK(rows[1].op == stored_gemm(2));
   CHECK(rows[1].latency_us == 2);
   CHECK(rows[1].spread_us == 0.5);
   CHECK(rows[1].samples == 9);

@@ -16,7 +16,9 @@ namespace {
 
 const Origin kOrigin = {"h200_sxm", "trtllm", "1.0", "H200", "570", "1980", "cublas", "2026-01-01", "test"};
 
-core::Op gemm(int64_t m) { return core::make_op(core::OpKind::gemm, core::Dtype::fp8, core::Dtype::fp8, {m, 64, 64}); }
+core::Op diff_gemm(int64_t m) {
+  return core::make_op(core::OpKind::gemm, core::Dtype::fp8, core::Dtype::fp8, {m, 64, 64});
+}
 core::Op attention(int64_t context) {
   return core::make_op(core::OpKind::decode_attention, core::Dtype::bf16, core::Dtype::fp8, {1, context, 8, 1, 128, 0});
 }
@@ -49,7 +51,7 @@ std::vector<Measurement> run_of(uint64_t seed, double gemm_factor = 1, Origin or
   std::vector<Measurement> out;
   for (int64_t i = 1; i <= 24; ++i) {
     const auto base_us = static_cast<double>(10 + i);
-    out.push_back({gemm(i), origin, base_us * gemm_factor * (1 + 0.005 * random.normal()), 0.02 * base_us, 20});
+    out.push_back({diff_gemm(i), origin, base_us * gemm_factor * (1 + 0.005 * random.normal()), 0.02 * base_us, 20});
     origin.kernel = "xqa";
     out.push_back({attention(i), origin, base_us * (1 + 0.005 * random.normal()), 0.02 * base_us, 20});
     origin.kernel = kOrigin.kernel;
@@ -83,7 +85,7 @@ TEST_CASE("a family that got slower comes first, its slowest op first") {
   CHECK(d.families[0].judgement.verdict == Verdict::slower);
   // Medians of 24 ratios with 0.7 % of noise each are known to 0.2 %.
   CHECK(std::expm1(d.families[0].judgement.log_ratio) == doctest::Approx(0.08).epsilon(0.1));
-  CHECK(d.families[0].rows[0].op == gemm(6));
+  CHECK(d.families[0].rows[0].op == diff_gemm(6));
   CHECK(d.families[0].rows[0].judgement.verdict == Verdict::slower);
   CHECK(op_name(d.families[1]) == "decode_attention/bf16+fp8");
   CHECK(d.families[1].judgement.verdict == Verdict::unchanged);
@@ -94,9 +96,9 @@ TEST_CASE("only rows of one system, backend and kernel are a pair; the rest is l
   const auto with = [](std::string Origin::*field, const char* text) {
     Origin o = kOrigin;
     o.*field = text;
-    return Measurement{gemm(1), o, 10, 0.2, 20};
+    return Measurement{diff_gemm(1), o, 10, 0.2, 20};
   };
-  const Measurement plain{gemm(1), kOrigin, 10, 0.2, 20};
+  const Measurement plain{diff_gemm(1), kOrigin, 10, 0.2, 20};
   for (const auto field : {&Origin::system, &Origin::backend, &Origin::kernel}) {
     const Diff d = pair.of({plain, with(field, "other")}, {plain, with(field, "another")});
     CHECK(d.paired == 1);
@@ -115,7 +117,7 @@ TEST_CASE("only rows of one system, backend and kernel are a pair; the rest is l
 
 TEST_CASE("of several campaigns in one database the latest counts") {
   const Pair pair;
-  Measurement old{gemm(1), kOrigin, 10, 0.2, 20}, late = old;
+  Measurement old{diff_gemm(1), kOrigin, 10, 0.2, 20}, late = old;
   late.origin.date = "2026-02-01";
   late.latency_us = 20;
   const Diff d = pair.of({late, old}, {old});

@@ -19,7 +19,7 @@ using tests::Scratch;
 
 namespace {
 
-const models::System& h200() {
+const models::System& campaign_h200() {
   static const models::System system = models::read_system(DRYDOCK_SOURCE_DIR "/models/data/systems/h200_sxm.json");
   return system;
 }
@@ -31,18 +31,18 @@ std::vector<Family> families(const Sizes& sizes = {}) {
       R"("num_hidden_layers":16,"num_attention_heads":16,"num_key_value_heads":4,"intermediate_size":8192})",
       "", "test");
   std::vector<std::string> reasons;
-  return work_list(deployments(model, models::choose_precision(model, "bf16"), sizes, h200(), reasons),
-                   {4096, 8192, 64}, h200());
+  return work_list(deployments(model, models::choose_precision(model, "bf16"), sizes, campaign_h200(), reasons),
+                   {4096, 8192, 64}, campaign_h200());
 }
 
 Opener simulated(std::vector<Silicon::Fault> faults = {}, int64_t throttle_every = 0) {
-  Silicon silicon = usual_silicon(h200());
+  Silicon silicon = usual_silicon(campaign_h200());
   silicon.faults = std::move(faults);
   silicon.throttle_every = throttle_every;
   return [silicon]() -> std::unique_ptr<Device> { return std::make_unique<SimulatedDevice>(silicon); };
 }
 
-StopRule quick() {
+StopRule campaign_rule() {
   StopRule rule;
   rule.most_samples = 40;
   rule.most_seconds = 0.2;
@@ -52,7 +52,7 @@ StopRule quick() {
 CampaignOptions usual() {
   CampaignOptions out;
   out.budget_s = 60;
-  out.rule = quick();
+  out.rule = campaign_rule();
   out.most_points = 40;
   return out;
 }
@@ -61,16 +61,17 @@ struct Rig {
   explicit Rig(const Opener& open, const std::atomic<bool>* stop = nullptr)
       : file(scratch / "out.db"),
         database(perfdb::Database::open(file, perfdb::Access::create)),
-        worker(open, quick(), stop) {}
+        worker(open, campaign_rule(), stop) {}
   CampaignReport run(const CampaignOptions& options, std::vector<Family> work,
                      const std::function<void(const Progress&)>& progress = {},
                      const std::atomic<bool>* stop = nullptr) {
-    return run_campaign(database, worker, h200(), std::move(work), options, progress, stop);
+    return run_campaign(database, worker, campaign_h200(), std::move(work), options, progress, stop);
   }
   int64_t rows() const {
     int64_t count = 0;
     database.read({}, [&](const perfdb::Measurement& m) {
-      CHECK(m.latency_us == doctest::Approx(true_us(m.op, h200())).epsilon(0.02));  // 1 % noise, 7 samples at least
+      CHECK(m.latency_us ==
+            doctest::Approx(true_us(m.op, campaign_h200())).epsilon(0.02));  // 1 % noise, 7 samples at least
       CHECK(m.samples >= 7);
       ++count;
     });
@@ -96,7 +97,7 @@ TEST_CASE("a campaign meets its target, and the database answers") {
   CHECK(report.ending == Ending::target_met);
   for (const FamilyReport& f : report.families)
     MESSAGE(f.name, ": ", f.points, " of ", f.candidates, ", error ", f.error);
-  const perfdb::KernelTimes times(rig.database, h200().hardware, kBackend);
+  const perfdb::KernelTimes times(rig.database, campaign_h200().hardware, kBackend);
   CHECK(times.version() == "simulated-1");
   double error = 0, ops = 0, inside = 0;
   core::Random random(3);
@@ -105,7 +106,7 @@ TEST_CASE("a campaign meets its target, and the database answers") {
       const core::Op& op =
           family.candidates[static_cast<size_t>(random.integer(0, std::ssize(family.candidates) - 1))].op;
       const perfdb::KernelTime t = times.of(op);
-      const double truth = true_us(op, h200());
+      const double truth = true_us(op, campaign_h200());
       CHECK((t.provenance == core::Provenance::interpolated || t.provenance == core::Provenance::measured ||
              op.shape[2] > 0));  // prefill after cached tokens counts as extrapolated
       error += std::abs(t.latency_us / truth - 1);
@@ -224,7 +225,7 @@ TEST_CASE("rows say which kernel was timed, and a campaign goes on whatever it w
     for (const perfdb::Measurement& m : rows) add(m);
   });
   options.most_points = 1;
-  const CampaignReport next = run_campaign(other, rig.worker, h200(), families(), options, {}, nullptr);
+  const CampaignReport next = run_campaign(other, rig.worker, campaign_h200(), families(), options, {}, nullptr);
   CHECK(next.reused == std::ssize(rows) - 1);
 }
 
@@ -235,7 +236,7 @@ TEST_CASE("energy is told op by op") {
   const CampaignReport report = rig.run(options, families());
   REQUIRE(report.energy.size() == 10);
   for (const OpEnergy& e : report.energy)  // noise of the time alone: 1 %, seven samples at least
-    CHECK(e.joules == doctest::Approx(h200().power_w * e.us * 1e-6).epsilon(0.02));
+    CHECK(e.joules == doctest::Approx(campaign_h200().power_w * e.us * 1e-6).epsilon(0.02));
 }
 
 TEST_CASE("a split that fails costs the campaign nothing") {
@@ -243,7 +244,7 @@ TEST_CASE("a split that fails costs the campaign nothing") {
     using SimulatedDevice::SimulatedDevice;
     std::vector<KernelPart> parts(const core::Op&) override { throw core::Error("no tracer"); }
   };
-  Rig rig([]() -> std::unique_ptr<Device> { return std::make_unique<Broken>(usual_silicon(h200())); });
+  Rig rig([]() -> std::unique_ptr<Device> { return std::make_unique<Broken>(usual_silicon(campaign_h200())); });
   const CampaignReport report = rig.run(usual(), families());
   CHECK(report.points == 40);
   CHECK(report.surfaces > 0);
@@ -264,10 +265,10 @@ TEST_CASE("a budget of time is kept") {
 
 TEST_CASE("a device that can't be opened is told in one line") {
   const Opener none = []() -> std::unique_ptr<Device> { throw core::Error("no such device"); };
-  CHECK_THROWS_WITH_AS(Worker(none, quick()), "no such device", core::Error);
+  CHECK_THROWS_WITH_AS(Worker(none, campaign_rule()), "no such device", core::Error);
   const Opener dies = []() -> std::unique_ptr<Device> { std::_Exit(7); };
-  CHECK_THROWS_WITH_AS(Worker(dies, quick()), "the measuring process ended while it opened the device: exit code 7",
-                       core::Error);
+  CHECK_THROWS_WITH_AS(Worker(dies, campaign_rule()),
+                       "the measuring process ended while it opened the device: exit code 7", core::Error);
 }
 
 TEST_CASE("messages survive the pipe") {

@@ -17,7 +17,7 @@ using namespace drydock::profiler;
 
 namespace {
 
-StopRule quick() {
+StopRule cpu_rule() {
   StopRule rule;
   rule.most_samples = 12;
   rule.most_seconds = 0.5;  // on a busy machine; 12 samples take 12 ms
@@ -48,7 +48,7 @@ TEST_CASE("every kind of op that the host has runs and takes time") {
     const auto reason = device.why_not(op);
     REQUIRE_MESSAGE(!reason, reason.value_or(""));
     const auto experiment = device.prepare(op);
-    const Measured m = measure(*experiment, quick());
+    const Measured m = measure(*experiment, cpu_rule());
     CHECK(m.summary.median > 0.01);  // [us]
     CHECK(m.summary.median < 1e6);
     const std::string set = kernels::cpu::instruction_set();
@@ -72,7 +72,7 @@ TEST_CASE("what the host has no kernel or no memory for is refused in one line")
 TEST_CASE("more work takes longer") {
   CpuDevice device(1);
   const auto us = [&](const char* key) {
-    return measure(*device.prepare(core::parse_op_key(key)), quick()).summary.median;
+    return measure(*device.prepare(core::parse_op_key(key)), cpu_rule()).summary.median;
   };
   // 64 times the arithmetic.
   CHECK(us("gemm/bf16/m=256,n=256,k=256") > 4 * us("gemm/bf16/m=64,n=64,k=64"));

@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kNoise = 0.003;  // of a median
 
-const models::System& h200() {
+const models::System& design_h200() {
   static const models::System system = models::read_system(DRYDOCK_SOURCE_DIR "/models/data/systems/h200_sxm.json");
   return system;
 }
@@ -84,12 +84,12 @@ std::string text(const std::vector<int64_t>& points, const std::vector<double>& 
 
 double mean_error(const std::vector<core::Op>& ops, const std::function<double(const core::Op&)>& predict) {
   double sum = 0;
-  for (const core::Op& op : ops) sum += std::abs(predict(op) / true_us(op, h200()) - 1);
+  for (const core::Op& op : ops) sum += std::abs(predict(op) / true_us(op, design_h200()) - 1);
   return sum / static_cast<double>(ops.size());
 }
 
 double measured_us(const core::Op& op, core::Random& random) {
-  return true_us(op, h200()) * (1 + kNoise * random.normal());
+  return true_us(op, design_h200()) * (1 + kNoise * random.normal());
 }
 
 struct Run {
@@ -98,7 +98,7 @@ struct Run {
 };
 
 Run adaptive(const Family& family, const std::vector<core::Op>& test, int64_t most) {
-  Design design({family}, h200().hardware, 0.0);
+  Design design({family}, design_h200().hardware, 0.0);
   core::Random random(3);
   Run run;
   const auto seconds = [](const core::Op&, double) { return 1.0; };
@@ -252,7 +252,7 @@ TEST_CASE("families that are done are left alone, and all get their first points
   std::vector<Family> families{gemms(), decodes()};
   for (Candidate& c : families[0].candidates) c.weight = 0.9 / static_cast<double>(families[0].candidates.size());
   for (Candidate& c : families[1].candidates) c.weight = 0.1 / static_cast<double>(families[1].candidates.size());
-  Design design(families, h200().hardware, 0.5);
+  Design design(families, design_h200().hardware, 0.5);
   core::Random random(3);
   const auto seconds = [](const core::Op&, double) { return 1.0; };
   std::vector<size_t> order;

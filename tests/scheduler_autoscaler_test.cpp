@@ -17,7 +17,7 @@ ScalingPolicy policy_of(std::string_view text) {
   return scaling_policy(drydock::core::parse_json(text, "policy.json"), "policy.json");
 }
 
-std::string error_of(std::string_view text) {
+std::string policy_error(std::string_view text) {
   try {
     policy_of(text);
   } catch (const Error& error) {
@@ -288,7 +288,7 @@ TEST_CASE("a policy is read with its defaults") {
 
 TEST_CASE("a bad policy is refused with its field") {
   const auto says = [](std::string_view text, std::string_view want) {
-    const std::string error = error_of(text);
+    const std::string error = policy_error(text);
     INFO(error);
     CHECK(error.find(want) == 0);
     CHECK(error.find('\n') == std::string::npos);

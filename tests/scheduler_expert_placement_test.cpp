@@ -21,7 +21,7 @@ const ExpertWeights kGolden = {{90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 8
                                {20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27}};
 
 template <class Call>
-std::string error_of(Call call) {
+std::string placement_error(Call call) {
   try {
     call();
   } catch (const Error& error) {
@@ -31,11 +31,11 @@ std::string error_of(Call call) {
 }
 
 std::string cluster_error(const ExpertCluster& cluster) {
-  return error_of([&] { rebalance(kGolden, cluster); });
+  return placement_error([&] { rebalance(kGolden, cluster); });
 }
 
 std::string histogram_error(std::string_view text) {
-  return error_of([&] { expert_histogram(drydock::core::parse_json(text, "h.json"), "h.json", 2, 3); });
+  return placement_error([&] { expert_histogram(drydock::core::parse_json(text, "h.json"), "h.json", 2, 3); });
 }
 
 // The GPU loads of one step, drawn as the header says: the top_k first arrivals of clocks of rate w, then a replica.
@@ -177,7 +177,7 @@ TEST_CASE("a histogram of expert use is read, one row for all layers or one each
   const auto file = std::filesystem::temp_directory_path() / "drydock_expert_histogram_test.json";
   drydock::core::write_file(file, R"({"layers": [[1, 2]]})");
   CHECK(read_expert_histogram(file, 1, 2) == ExpertWeights{{1, 2}});
-  CHECK(error_of([&] { read_expert_histogram(file, 1, 3); }) ==
+  CHECK(placement_error([&] { read_expert_histogram(file, 1, 3); }) ==
         file.string() + ": field 'layers[0]': want an array of 3 counts");
   std::filesystem::remove(file);
 }

@@ -10,7 +10,7 @@ using namespace drydock::scheduler;
 
 namespace {
 
-std::string error_of(std::string_view text) {
+std::string speculation_error(std::string_view text) {
   try {
     parse_speculation(text);
   } catch (const drydock::core::Error& error) {
@@ -87,7 +87,7 @@ TEST_CASE("speculation is read from one word") {
 
 TEST_CASE("what is not speculation is refused with the reason") {
   const auto says = [](std::string_view text, std::string_view reason) {
-    const std::string error = error_of(text);
+    const std::string error = speculation_error(text);
     INFO(error);
     CHECK(error.find(reason) != std::string::npos);
     CHECK(error.find("want METHOD:k=DRAFTS,p=ACCEPTANCE") != std::string::npos);

@@ -11,7 +11,7 @@ using namespace drydock::simulator;
 
 namespace {
 
-struct Bed {
+struct ScalingBed {
   models::Architecture architecture = models::find_model("meta-llama/Llama-3.1-70B");
   models::System system = models::find_system("h200_sxm");
   perfdb::KernelTimes times{system.hardware};
@@ -21,7 +21,7 @@ struct Bed {
   models::Workload workload;
   Deployment deployment;
 
-  Bed() {
+  ScalingBed() {
     workload.isl = 1000, workload.osl = 100;
     workload.rate = 20;
     deployment.parts.push_back({&engine, models::Role::worker, 1, 32});
@@ -50,7 +50,7 @@ struct Scaled {
   int most = 0;
 };
 
-Scaled run(const Bed& bed, const scheduler::ScalingPolicy& policy) {
+Scaled run(const ScalingBed& bed, const scheduler::ScalingPolicy& policy) {
   const Deployment start = scaled_deployment(bed.deployment, policy, "policy.json");
   Scaler scaler({policy, {10e6}, 30.0, 0}, start, bed.workload);
   Watch watch;
@@ -69,7 +69,7 @@ Scaled run(const Bed& bed, const scheduler::ScalingPolicy& policy) {
 }  // namespace
 
 TEST_CASE("an engine serves more when answers are shorter and less within a tighter target") {
-  const Bed bed;
+  const ScalingBed bed;
   const auto rates = engine_rates(bed.deployment, std::nullopt);
   const double plain = rates.decode_requests_per_s({1000, 1000, 100});
   CHECK(plain > 0);
@@ -80,7 +80,7 @@ TEST_CASE("an engine serves more when answers are shorter and less within a tigh
 }
 
 TEST_CASE("a policy must have the plan's pools") {
-  const Bed bed;
+  const ScalingBed bed;
   const auto apart = policy(R"({"policy": "fixed", "prefill": {"initial": 1}, "decode": {"initial": 1}})");
   CHECK_THROWS_WITH_AS(scaled_deployment(bed.deployment, apart, "p.json"),
                        "p.json: field 'prefill': the plan has no prefill pool; want 'decode' only, for its workers",
@@ -92,7 +92,7 @@ TEST_CASE("a policy must have the plan's pools") {
 
 TEST_CASE(
     "a fixed policy changes nothing; the others follow a rush and serve more within the target than their least") {
-  const Bed bed;
+  const ScalingBed bed;
   const Scaled fixed = run(bed, policy(R"({"policy": "fixed", "decode": {"initial": 1, "max": 8}})"));
   CHECK(fixed.changes == 0);
   CHECK(fixed.most == 1);

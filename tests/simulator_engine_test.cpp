@@ -17,13 +17,13 @@ BackendModel plain(Admission admission = Admission::mixed_chunks) {
   return b;
 }
 
-struct Bed {
+struct EngineBed {
   models::Architecture architecture;
   models::System system;
   perfdb::KernelTimes times;
   BackendModel backend = plain();
 
-  explicit Bed(const char* model = "meta-llama/Llama-3.1-70B", const char* system_name = "h200_sxm")
+  explicit EngineBed(const char* model = "meta-llama/Llama-3.1-70B", const char* system_name = "h200_sxm")
       : architecture(models::find_model(model)), system(models::find_system(system_name)), times(system.hardware) {}
 
   Engine engine(const models::Parallelism& p, const char* precision = "fp8") {
@@ -43,7 +43,7 @@ bool ordered(const core::Figure& f) { return 0 < f.low && f.low <= f.value && f.
 }  // namespace
 
 TEST_CASE("KV memory is what weights and buffers leave of the GPU's share") {
-  Bed bed;
+  EngineBed bed;
   const Engine engine = bed.engine({1, 1, 1, 1, 1});
   // 70.6 GB of fp8 weights with bf16 embeddings (72.7 GB) of 0.9 x 150.8 GB; 327,680 bytes a token.
   CHECK(engine.memory().weights == doctest::Approx(72.7e9).epsilon(0.01));
@@ -55,7 +55,7 @@ TEST_CASE("KV memory is what weights and buffers leave of the GPU's share") {
 }
 
 TEST_CASE("more GPUs make a token faster, a larger batch slower but more efficient") {
-  Bed bed;
+  EngineBed bed;
   const auto w = workload(1000, 1000);
   double before = 1e9;
   for (const int tp : {1, 2, 4, 8}) {
@@ -72,7 +72,7 @@ TEST_CASE("more GPUs make a token faster, a larger batch slower but more efficie
 }
 
 TEST_CASE("a prefix in the cache saves prefill but not decode") {
-  Bed bed;
+  EngineBed bed;
   const Engine engine = bed.engine({4, 1, 1, 1, 1});
   auto hit = workload(8000, 500), miss = hit;
   hit.prefix_hit = 0.75;
@@ -81,7 +81,7 @@ TEST_CASE("a prefix in the cache saves prefill but not decode") {
 }
 
 TEST_CASE("a closed loop's figures hang together") {
-  Bed bed;
+  EngineBed bed;
   const Engine engine = bed.engine({8, 1, 1, 1, 1});
   const auto agg = engine.aggregated(workload(2000, 500), 32, 1000);
   CHECK(ordered(agg.ttft_ms));
@@ -93,7 +93,7 @@ TEST_CASE("a closed loop's figures hang together") {
 }
 
 TEST_CASE("an open loop approaches the lone request at low rates and refuses what it can't do") {
-  Bed bed;
+  EngineBed bed;
   const Engine engine = bed.engine({8, 1, 1, 1, 1});
   const auto w = workload(2000, 500);
   const auto lone = engine.aggregated(w, 1, 1000);
@@ -108,7 +108,7 @@ TEST_CASE("an open loop approaches the lone request at low rates and refuses wha
 }
 
 TEST_CASE("disaggregated pools are as fast as the slower side, and every wait is in TTFT") {
-  Bed bed;
+  EngineBed bed;
   const Engine prefill = bed.engine({4, 1, 1, 1, 1}), decode = bed.engine({4, 1, 1, 1, 1});
   const auto w = workload(4000, 500);
   const auto transfer = kv_transfer_ms(bed.architecture, models::choose_precision(bed.architecture, "fp8"),
@@ -132,7 +132,7 @@ TEST_CASE("disaggregated pools are as fast as the slower side, and every wait is
 }
 
 TEST_CASE("replicas multiply the rate and leave the latencies") {
-  Bed bed;
+  EngineBed bed;
   const Engine engine = bed.engine({8, 1, 1, 1, 1});
   auto w = workload(1000, 200);
   w.concurrency = 16;
@@ -146,7 +146,7 @@ TEST_CASE("replicas multiply the rate and leave the latencies") {
 }
 
 TEST_CASE("replicas without a request stand idle") {
-  Bed bed;
+  EngineBed bed;
   const Engine engine = bed.engine({8, 1, 1, 1, 1});
   auto w = workload(1000, 200);
   w.concurrency = 2;
@@ -155,7 +155,7 @@ TEST_CASE("replicas without a request stand idle") {
 }
 
 TEST_CASE("a lone prompt under attention DP is computed by one rank, with its experts on all") {
-  Bed bed("deepseek-ai/DeepSeek-R1");
+  EngineBed bed("deepseek-ai/DeepSeek-R1");
   const auto w = workload(8192, 100);
   const double shared = bed.engine({8, 1, 1, 1, 8}).prefill(w, 1).batch_ms.value;
   const double alone = bed.engine({1, 1, 8, 1, 8}).prefill(w, 1).batch_ms.value;
@@ -165,7 +165,7 @@ TEST_CASE("a lone prompt under attention DP is computed by one rank, with its ex
 }
 
 TEST_CASE("KV that receivers hold in copies is sent once for each copy") {
-  Bed bed("deepseek-ai/DeepSeek-R1");
+  EngineBed bed("deepseek-ai/DeepSeek-R1");
   const auto precision = models::choose_precision(bed.architecture, "fp8");
   const auto low = [&](int from, int to) {
     return kv_transfer_ms(bed.architecture, precision, {from, 1, 1, from, 1}, {to, 1, 1, to, 1}, bed.system, bed.system,
@@ -179,7 +179,7 @@ TEST_CASE("KV that receivers hold in copies is sent once for each copy") {
 }
 
 TEST_CASE("a step's breakdown adds up and says what it rests on") {
-  Bed bed("deepseek-ai/DeepSeek-R1");
+  EngineBed bed("deepseek-ai/DeepSeek-R1");
   const Engine engine = bed.engine({1, 1, 8, 1, 8});
   const auto rows = engine.breakdown(workload(1000, 1000), models::Role::decode, 128);
   double share = 0;

@@ -17,7 +17,7 @@ const char* const kModel = "deepseek-ai/DeepSeek-R1";  // 256 experts in 8 group
 
 models::Experts skewed(double skew, int slots = 0) { return {skew, "", slots}; }
 
-struct Bed {
+struct ExpertBed {
   models::Architecture architecture = models::find_model(kModel);
   models::Precision precision = models::choose_precision(architecture, "fp8");
   models::Parallelism parallelism;
@@ -27,7 +27,8 @@ struct Bed {
   std::shared_ptr<const ExpertLoad> load;
   StepTimer timer;
 
-  Bed(const models::Parallelism& p, const models::Experts& experts, models::System on = models::find_system("h200_sxm"))
+  ExpertBed(const models::Parallelism& p, const models::Experts& experts,
+            models::System on = models::find_system("h200_sxm"))
       : parallelism(p),
         system(std::move(on)),
         times(system.hardware),
@@ -41,16 +42,16 @@ struct Bed {
   }
 };
 
-double step_us(const Bed& bed, double sequences, const StepOptions& options = {}) {
+double step_us(const ExpertBed& bed, double sequences, const StepOptions& options = {}) {
   TablePrice price(bed.timer, bed.parallelism.attention_dp, options);
   const StepWork each{sequences, sequences * 2000, {}, 0};
   const std::vector<StepWork> work(static_cast<size_t>(bed.parallelism.attention_dp), each);
   return price.step_us(work);
 }
 
-std::string error_of(const models::Experts& experts, const char* model = kModel) {
+std::string experts_error(const models::Experts& experts, const char* model = kModel) {
   try {
-    Bed bed({1, 1, 8, 1, 8}, {});
+    ExpertBed bed({1, 1, 8, 1, 8}, {});
     expert_load(experts, models::find_model(model), bed.parallelism, bed.system, "x");
   } catch (const core::Error& e) {
     return e.what();
@@ -61,12 +62,12 @@ std::string error_of(const models::Experts& experts, const char* model = kModel)
 }  // namespace
 
 TEST_CASE("evenly loaded or not spread experts have no busiest GPU") {
-  CHECK(!Bed({1, 1, 8, 1, 8}, {}).load);
-  CHECK(!Bed({8, 1, 1, 8, 1}, skewed(1)).load);
+  CHECK(!ExpertBed({1, 1, 8, 1, 8}, {}).load);
+  CHECK(!ExpertBed({8, 1, 1, 8, 1}, skewed(1)).load);
 }
 
 TEST_CASE("experts take as long as the busiest GPU's, and the rest of a step does not change") {
-  const Bed even({1, 1, 8, 1, 8}, {}), uneven({1, 1, 8, 1, 8}, skewed(0.8));
+  const ExpertBed even({1, 1, 8, 1, 8}, {}), uneven({1, 1, 8, 1, 8}, skewed(0.8));
   for (const double sequences : {1.0, 5.0, 64.0}) {
     const auto a = even.parts(sequences), b = uneven.parts(sequences);
     CHECK(b.experts == doctest::Approx(a.experts * uneven.load->busiest_share(8 * sequences)));
@@ -81,7 +82,7 @@ TEST_CASE("the share is the expected one at powers of two, and between them betw
   std::string row;
   for (int i = 0; i < 256; ++i) row += (i ? "," : "") + std::to_string(1 + i % 7);
   const std::string file = scratch.write("h.json", "{\"layers\": [[" + row + "]]}");
-  const Bed bed({1, 1, 8, 1, 8}, {std::nullopt, file, 0});
+  const ExpertBed bed({1, 1, 8, 1, 8}, {std::nullopt, file, 0});
   std::vector<double> weights;
   for (int i = 0; i < 256; ++i) weights.push_back(1 + i % 7);
   const auto placement = scheduler::contiguous_placement(256, 8);
@@ -97,7 +98,7 @@ TEST_CASE("the share is the expected one at powers of two, and between them betw
 
 TEST_CASE("redundant slots placed by EPLB even the load out, the same each time") {
   const models::Parallelism wide{1, 1, 32, 1, 32};
-  const Bed plain(wide, skewed(0.8)), placed(wide, skewed(0.8, 288)), again(wide, skewed(0.8, 288));
+  const ExpertBed plain(wide, skewed(0.8)), placed(wide, skewed(0.8, 288)), again(wide, skewed(0.8, 288));
   CHECK(placed.load->imbalance_before() == plain.load->imbalance_before());
   CHECK(placed.load->imbalance_after() < 0.2 * plain.load->imbalance_after());
   CHECK(placed.load->busiest_share(4096) < plain.load->busiest_share(4096));
@@ -111,7 +112,7 @@ TEST_CASE("redundant slots placed by EPLB even the load out, the same each time"
 }
 
 TEST_CASE("an expert group stays on one node where groups spread evenly over nodes") {
-  const Bed bed({1, 1, 16, 1, 16}, skewed(0.8, 288));
+  const ExpertBed bed({1, 1, 16, 1, 16}, skewed(0.8, 288));
   const core::Json json = core::parse_json(bed.load->placement_json(), "placement");
   for (const core::Json& layer : json["layers"]) {
     std::set<int> groups[2];
@@ -123,14 +124,14 @@ TEST_CASE("an expert group stays on one node where groups spread evenly over nod
 
 // 58 layers x 32 slots of 3 x 7168 x 2048 fp8 weights more over 32 GPUs: one expert a layer and GPU.
 TEST_CASE("redundant slots take memory") {
-  const Bed bed({1, 1, 32, 1, 32}, {});
+  const ExpertBed bed({1, 1, 32, 1, 32}, {});
   const auto weights = [&](double copies) {
     return models::stage_memory(bed.architecture, bed.precision, bed.parallelism, 0, 8192, copies).weights;
   };
   CHECK(weights(288.0 / 256) - weights(1) ==
         doctest::Approx(58 * 3.0 * 7168 * 2048 * core::bytes_per_element(bed.precision.moe)));
   const Engine plain(bed.architecture, bed.precision, bed.parallelism, bed.system, bed.times, bed.backend, 8192);
-  const Bed placed(bed.parallelism, skewed(0.8, 288));
+  const ExpertBed placed(bed.parallelism, skewed(0.8, 288));
   const Engine redundant(bed.architecture, bed.precision, bed.parallelism, bed.system, bed.times, bed.backend, 8192,
                          engine_options({}, placed.load, models::Role::decode));
   CHECK(redundant.memory().weights - plain.memory().weights == doctest::Approx(weights(288.0 / 256) - weights(1)));
@@ -138,16 +139,16 @@ TEST_CASE("redundant slots take memory") {
 }
 
 TEST_CASE("what can't be placed is refused by name") {
-  CHECK(error_of(skewed(1, 255)) == "x: 255 slots can't hold the 256 experts of deepseek-ai/DeepSeek-R1");
-  CHECK(error_of(skewed(1, 257)) == "x: 257 expert slots do not spread evenly over 8 GPUs");
-  CHECK(error_of({std::nullopt, "no-such.json", 0}).find("no-such.json") != std::string::npos);
-  CHECK(error_of(skewed(1), "meta-llama/Llama-3.1-70B").find("has no experts") != std::string::npos);
+  CHECK(experts_error(skewed(1, 255)) == "x: 255 slots can't hold the 256 experts of deepseek-ai/DeepSeek-R1");
+  CHECK(experts_error(skewed(1, 257)) == "x: 257 expert slots do not spread evenly over 8 GPUs");
+  CHECK(experts_error({std::nullopt, "no-such.json", 0}).find("no-such.json") != std::string::npos);
+  CHECK(experts_error(skewed(1), "meta-llama/Llama-3.1-70B").find("has no experts") != std::string::npos);
 }
 
 // Halves read weights twice, which is what their efficiency costs: two steps of half the sequences bound it from above.
 TEST_CASE("overlap is never slower than its parts in turn") {
   for (const auto& [ranks, system] : {std::pair{16, "h200_sxm"}, std::pair{64, "gb200"}}) {
-    const Bed bed({1, 1, ranks, 1, ranks}, {}, models::find_system(system));
+    const ExpertBed bed({1, 1, ranks, 1, ranks}, {}, models::find_system(system));
     StepOptions halves, beside;
     halves.two_batch_overlap = true;
     beside.shared_expert_overlap = true;
@@ -160,7 +161,7 @@ TEST_CASE("overlap is never slower than its parts in turn") {
 }
 
 TEST_CASE("no step under overlap beats the bound") {
-  const Bed bed({1, 1, 16, 1, 16}, skewed(0.5));
+  const ExpertBed bed({1, 1, 16, 1, 16}, skewed(0.5));
   auto options = engine_options({}, bed.load, models::Role::decode);
   options.two_batch_overlap = options.shared_expert_overlap = true;
   const Engine engine(bed.architecture, bed.precision, bed.parallelism, bed.system, bed.times, bed.backend, 8192,
@@ -183,8 +184,8 @@ TEST_CASE("wide expert parallelism pays for its all-to-all by topology") {
   models::System joined = models::find_system("h200_sxm"), cut = models::find_system("gb200");
   joined.hardware.nvlink_domain = 16;
   cut.hardware.nvlink_domain = 8;
-  const Bed nodes({1, 1, 16, 1, 16}, {}), one({1, 1, 16, 1, 16}, {}, joined);
-  const Bed rack({1, 1, 64, 1, 64}, {}, models::find_system("gb200")), split({1, 1, 64, 1, 64}, {}, cut);
+  const ExpertBed nodes({1, 1, 16, 1, 16}, {}), one({1, 1, 16, 1, 16}, {}, joined);
+  const ExpertBed rack({1, 1, 64, 1, 64}, {}, models::find_system("gb200")), split({1, 1, 64, 1, 64}, {}, cut);
   // At 256 tokens a rank bytes outweigh latency: links differ by 9 (450 to 50 GB/s) and by more on GB200.
   CHECK(nodes.parts(256).exchange > 3 * one.parts(256).exchange);
   CHECK(split.parts(256).exchange > 3 * rack.parts(256).exchange);

@@ -10,13 +10,13 @@ using namespace drydock::simulator;
 namespace {
 
 // A prompt of n tokens takes 1000 + 3 n us, a step of decode 1000 us.
-struct Bed {
+struct FailureBed {
   KinkedPrice price;
   ClusterSpec spec;
   ClusterTotals totals;
   std::vector<PoolState> states;
 
-  explicit Bed(int replicas, bool apart = false) {
+  explicit FailureBed(int replicas, bool apart = false) {
     price.sequence_us = price.context_us = 0;
     const auto policy = scheduler::vllm(1000, 8);
     if (apart)
@@ -47,7 +47,7 @@ struct Bed {
 }  // namespace
 
 TEST_CASE("a request on a dead worker is replayed elsewhere with what it had") {
-  Bed bed(2);
+  FailureBed bed(2);
   bed.dies(0, 0, 5500);
   const auto r = bed.serve({ask(0, 100, 10)});
   // Prompt 1300 us; tokens at 1300, 2300 ... 5300: five of them, the sixth is lost with the step. Noticed at 10,500:
@@ -61,7 +61,7 @@ TEST_CASE("a request on a dead worker is replayed elsewhere with what it had") {
 }
 
 TEST_CASE("a step that ends as the worker dies still counts") {
-  Bed bed(2);
+  FailureBed bed(2);
   bed.dies(0, 0, 5300);
   CHECK(bed.serve({ask(0, 100, 5)}).at(0).last_us == doctest::Approx(5300));  // its last token
   CHECK(bed.totals.migrations == 0);
@@ -69,7 +69,7 @@ TEST_CASE("a step that ends as the worker dies still counts") {
 }
 
 TEST_CASE("requests sent to a worker whose death nobody noticed wait for that") {
-  Bed bed(2);
+  FailureBed bed(2);
   bed.dies(0, 0, 500);
   const auto r = bed.serve({ask(1000, 100, 1), ask(2000, 100, 1), ask(6000, 100, 1)});
   CHECK(r.at(0).first_us == doctest::Approx(5500 + 1300));  // noticed at 5500
@@ -80,7 +80,7 @@ TEST_CASE("requests sent to a worker whose death nobody noticed wait for that") 
 }
 
 TEST_CASE("past the limit a request is lost, once") {
-  Bed bed(3);
+  FailureBed bed(3);
   bed.spec.migration_limit = 1;
   bed.dies(0, 0, 5500);
   bed.dies(0, 1, 12'500);
@@ -91,7 +91,7 @@ TEST_CASE("past the limit a request is lost, once") {
 }
 
 TEST_CASE("when all workers are gone for good the rest stays unanswered and the run ends") {
-  Bed bed(2);
+  FailureBed bed(2);
   bed.dies(0, 0, 500);
   bed.dies(0, 1, 600);
   bed.serve({ask(0, 100, 10), ask(10, 100, 10), ask(1e5, 100, 10)});
@@ -118,7 +118,7 @@ TEST_CASE("when all workers are gone for good the rest stays unanswered and the 
 }
 
 TEST_CASE("hooks go on through long pauses") {
-  Bed bed(1);
+  FailureBed bed(1);
   Journal j(std::make_unique<ListLoad>(std::vector{ask(0, 100, 2), ask(1e7, 100, 2)}));
   Cluster cluster(bed.spec);
   int called = 0;
@@ -128,7 +128,7 @@ TEST_CASE("hooks go on through long pauses") {
 }
 
 TEST_CASE("a worker that comes back serves again, and may die again") {
-  Bed bed(1);
+  FailureBed bed(1);
   bed.dies(0, 0, 5500, 20'000);
   bed.dies(0, 0, 6000, 1);  // it is dead already
   bed.dies(0, 0, 27'000, 8000);
@@ -142,7 +142,7 @@ TEST_CASE("a worker that comes back serves again, and may die again") {
 }
 
 TEST_CASE("a slow worker is slow from the next step on, until it recovers") {
-  Bed bed(1);
+  FailureBed bed(1);
   bed.spec.failures.push_back({Failure::Kind::slows, 0, 0, 2500, 3000, 3});
   // Tokens at 1300, 2300, 3300 (under way), then 3000 us each: 6300 (under way at 5500), then 1000 again.
   CHECK(bed.serve({ask(0, 100, 6)}).at(0).last_us == doctest::Approx(3300 + 3000 + 2000));
@@ -151,7 +151,7 @@ TEST_CASE("a slow worker is slow from the next step on, until it recovers") {
 TEST_CASE("a prefill worker dies with KV that nobody has fetched yet") {
   for (const double at_us : {500.0, 1400.0, 1600.0}) {  // in the prompt, in the transfer, at its end
     CAPTURE(at_us);
-    Bed bed(2, true);
+    FailureBed bed(2, true);
     bed.dies(0, 0, at_us);
     const auto r = bed.serve({ask(0, 100, 5)});
     // Prompt until 1300, KV until 1300 + 50 + 200 + 6.25. Later than that the death does no harm.
@@ -166,7 +166,7 @@ TEST_CASE("a prefill worker dies with KV that nobody has fetched yet") {
 TEST_CASE("a decode worker dies while it pulls, or decodes, and prefill gets its blocks back") {
   for (const double at_us : {1400.0, 3000.0}) {
     CAPTURE(at_us);
-    Bed bed(2, true);
+    FailureBed bed(2, true);
     bed.dies(1, 0, at_us);
     const auto r = bed.serve({ask(0, 100, 5)});
     // Decoding it had tokens at 1556.25 and 2556.25: 102 tokens are computed again and make the third.
@@ -180,7 +180,7 @@ TEST_CASE("a decode worker dies while it pulls, or decodes, and prefill gets its
 TEST_CASE("both sides of a transfer die, in either order") {
   for (const double decode_us : {1350.0, 1450.0})
     for (const double more : {0.0, 1e5}) {
-      Bed bed(2, true);
+      FailureBed bed(2, true);
       bed.dies(0, 0, 1400, more > 0 ? more : kNever);
       bed.dies(1, 0, decode_us, more > 0 ? more : kNever);
       const auto r = bed.serve({ask(0, 100, 5), ask(1000, 100, 5), ask(1360, 200, 5), ask(2000, 300, 5)});
@@ -191,7 +191,7 @@ TEST_CASE("both sides of a transfer die, in either order") {
 }
 
 TEST_CASE("KV of a dead prefill worker whose request found no decode worker") {
-  Bed bed(1, true);
+  FailureBed bed(1, true);
   bed.dies(1, 0, 100, 50'000);  // noticed at 5100: the KV then waits for it
   bed.spec.failures.push_back({Failure::Kind::dies, 0, 0, 8000, 10'000, 1});
   const auto r = bed.serve({ask(5200, 100, 5)});
@@ -202,7 +202,7 @@ TEST_CASE("KV of a dead prefill worker whose request found no decode worker") {
 }
 
 TEST_CASE("workers are added after their start-up and drained before they go") {
-  Bed bed(1);
+  FailureBed bed(1);
   Journal j(std::make_unique<ListLoad>(std::vector{ask(0, 100, 100), ask(5000, 100, 100), ask(30'000, 100, 20)}));
   Cluster cluster(bed.spec);
   cluster.every(1000, [&](double now) {
@@ -223,7 +223,7 @@ TEST_CASE("workers are added after their start-up and drained before they go") {
 
 TEST_CASE("a worker that dies while it drains is gone when that is noticed, and its requests move") {
   for (const double restart_us : {kNever, 20'000.0}) {
-    Bed bed(2);
+    FailureBed bed(2);
     bed.dies(0, 1, 12'000, restart_us);
     Journal j(std::make_unique<ListLoad>(std::vector{ask(0, 100, 50), ask(1, 100, 50)}));
     Cluster cluster(bed.spec);
@@ -239,7 +239,7 @@ TEST_CASE("a worker that dies while it drains is gone when that is noticed, and 
 }
 
 TEST_CASE("a prefill worker that drains stays until its KV is fetched") {
-  Bed bed(2, true);
+  FailureBed bed(2, true);
   bed.spec.pools[1].kv_blocks = 8;  // one request at a time
   bed.spec.pools[1].replicas = 1;
   Journal j(std::make_unique<ListLoad>(std::vector{ask(0, 100, 20), ask(1, 100, 20)}));
@@ -254,7 +254,7 @@ TEST_CASE("a prefill worker that drains stays until its KV is fetched") {
 }
 
 TEST_CASE("the run stops at its time limit") {
-  Bed bed(1);
+  FailureBed bed(1);
   Journal j(std::make_unique<ListLoad>(std::vector{ask(0, 100, 10), ask(50'000, 100, 10)}));
   Cluster cluster(bed.spec);
   const ClusterTotals t = cluster.run(j, j, 20'000);
@@ -267,7 +267,7 @@ TEST_CASE("workers that die, return, come and go at random: every request ends o
   for (uint64_t seed = 1; seed <= 300 / drydock::tests::kLighter; ++seed) {
     CAPTURE(seed);
     core::Random random(seed);
-    Bed bed(2, seed % 2 == 0);
+    FailureBed bed(2, seed % 2 == 0);
     bed.spec.migration_limit = static_cast<int>(random.integer(0, 3));
     bed.spec.router.policy = static_cast<scheduler::RouterPolicy>(random.integer(0, 3));
     for (PoolSpec& p : bed.spec.pools) {

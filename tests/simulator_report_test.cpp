@@ -22,7 +22,7 @@ std::vector<PoolState> pool_of(int alive, double kv_share) {
 }
 
 // One engine of Llama 70B on two H200, and requests for it.
-struct Bed {
+struct ReportBed {
   models::Architecture architecture = models::find_model("meta-llama/Llama-3.1-70B");
   models::System system = models::find_system("h200_sxm");
   perfdb::KernelTimes times{system.hardware};
@@ -32,7 +32,7 @@ struct Bed {
   models::Workload workload;
   Deployment deployment;
 
-  explicit Bed(int replicas = 2) {
+  explicit ReportBed(int replicas = 2) {
     workload.isl = 1000, workload.osl = 100;
     workload.rate = 4;
     deployment.parts.push_back({&engine, models::Role::worker, replicas, 64});
@@ -115,7 +115,7 @@ TEST_CASE("a trace is JSON, bounded, and tells how much it left out") {
 }
 
 TEST_CASE("a load that is counted ends when its time is over") {
-  Bed bed;
+  ReportBed bed;
   CountedLoad load(bed.load(1000), 10e6);
   while (load.next_us() != kNever) load.take();
   CHECK(load.done());
@@ -127,7 +127,7 @@ TEST_CASE("a load that is counted ends when its time is over") {
 }
 
 TEST_CASE("figures of a run agree with one another") {
-  const Bed bed;
+  const ReportBed bed;
   Watch watch;
   watch.recording.targets.ttft_ms = 1e6;
   const Outcome one = bed.run(600, watch);
@@ -152,7 +152,7 @@ TEST_CASE("figures of a run agree with one another") {
 }
 
 TEST_CASE("replications are pooled: counts add up, rates are means") {
-  const Bed bed;
+  const ReportBed bed;
   const Outcome a = bed.run(300, {}, {}, 1), b = bed.run(300, {}, {}, 2);
   const Summary both = summarize({&a, &b}, kFacts, {});
   const Summary first = summarize({&a}, kFacts, {}), second = summarize({&b}, kFacts, {});
@@ -164,7 +164,7 @@ TEST_CASE("replications are pooled: counts add up, rates are means") {
 }
 
 TEST_CASE("watching a run changes nothing, and failures after its end neither") {
-  const Bed bed;
+  const ReportBed bed;
   Watch fine, coarse;
   fine.sample_us = 1e3, coarse.sample_us = 1e9;
   Scenario late;
@@ -176,7 +176,7 @@ TEST_CASE("watching a run changes nothing, and failures after its end neither") 
 }
 
 TEST_CASE("requests that nobody will ever run are told, and the run ends") {
-  const Bed bed(1);
+  const ReportBed bed(1);
   Scenario gone;
   gone.failures.push_back({Failure::Kind::dies, 0, 0, 1e6, kNever, 1});
   const Outcome out = bed.run(100, {}, gone);

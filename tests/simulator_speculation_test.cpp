@@ -12,7 +12,7 @@ using namespace drydock::simulator;
 
 namespace {
 
-struct Bed {
+struct SpeculationBed {
   models::Architecture architecture;
   models::Precision precision;
   models::Parallelism parallelism;
@@ -20,7 +20,7 @@ struct Bed {
   perfdb::KernelTimes times{system.hardware};
   BackendModel backend;
 
-  explicit Bed(const char* model = "deepseek-ai/DeepSeek-R1", const models::Parallelism& p = {8, 1, 1, 1, 8})
+  explicit SpeculationBed(const char* model = "deepseek-ai/DeepSeek-R1", const models::Parallelism& p = {8, 1, 1, 1, 8})
       : architecture(models::find_model(model)),
         precision(models::choose_precision(architecture, "fp8")),
         parallelism(p) {}
@@ -84,7 +84,7 @@ TEST_CASE("a step yields the expected tokens") {
 // The formula is for one context; requests of 900 to 1100 tokens in and out pass 1000 to 2000 tokens, over which a step
 // changes by some percent, plain and speculative alike. Whole steps: half of 1 in 300.
 TEST_CASE("the speedup at batch 1 is that of the formula") {
-  Bed bed;
+  SpeculationBed bed;
   const Engine plain = bed.engine("");
   const auto w = users(1);
   const double before = tpot_ms(plain, w);
@@ -98,7 +98,7 @@ TEST_CASE("the speedup at batch 1 is that of the formula") {
 }
 
 TEST_CASE("drafts that are never accepted cost time; those that always are save it") {
-  Bed bed;
+  SpeculationBed bed;
   for (const double concurrency : {1.0, 32.0}) {
     const auto w = users(concurrency, 500, 300);
     const double plain = tpot_ms(bed.engine(""), w);
@@ -115,14 +115,14 @@ TEST_CASE("what drafts cost: a layer and the head each, a twentieth of the model
   CHECK(passes("draft:k=4,p=0.5").layers == doctest::Approx(0.2));
   CHECK(passes("draft:k=4,p=0.5").heads == doctest::Approx(0.2));
   CHECK(passes("ngram:k=4,p=0.5").layers + passes("ngram:k=4,p=0.5").heads == 0);
-  Bed bed;
+  SpeculationBed bed;
   const double free = step_us(bed.engine("ngram:k=3,p=0.5"), 16, 2000);
   CHECK(step_us(bed.engine("mtp:k=3,p=0.5"), 16, 2000) > free);
   CHECK(step_us(bed.engine("draft:k=3,p=0.5"), 16, 2000) > free);
 }
 
 TEST_CASE("verification reads each sequence's KV once") {
-  Bed bed("meta-llama/Llama-3.1-70B", {4, 1, 1, 1, 1});
+  SpeculationBed bed("meta-llama/Llama-3.1-70B", {4, 1, 1, 1, 1});
   const auto growth = [&](const char* text) {
     const Engine engine = bed.engine(text);
     return step_us(engine, 32, 32'000) - step_us(engine, 32, 16'000);
@@ -133,7 +133,7 @@ TEST_CASE("verification reads each sequence's KV once") {
 
 // The closed form prices steps at the mean context and powers of two of sequences, the table at its own points.
 TEST_CASE("closed forms see the speculation as the simulator does") {
-  Bed bed;
+  SpeculationBed bed;
   for (const char* text : {"", "mtp:k=3,p=0.8", "draft:k=2,p=0.7"})
     for (const double batch : {1.0, 16.0, 64.0}) {
       CAPTURE(text);
@@ -146,7 +146,7 @@ TEST_CASE("closed forms see the speculation as the simulator does") {
 // A window's throughput may be a little above what can be kept up: 3 %, as the search allows.
 TEST_CASE("no simulation beats the bound") {
   for (const auto& p : {models::Parallelism{8, 1, 1, 1, 8}, models::Parallelism{1, 1, 8, 1, 8}}) {
-    Bed bed("deepseek-ai/DeepSeek-R1", p);
+    SpeculationBed bed("deepseek-ai/DeepSeek-R1", p);
     for (const char* text : {"", "mtp:k=3,p=0.8", "mtp:k=3,p=1", "draft:k=2,p=0.7", "ngram:k=5,p=0.2"})
       for (const double concurrency : {1.0, 16.0, 48.0}) {
         CAPTURE(text);

@@ -59,7 +59,7 @@ std::vector<Seen> read(std::string_view content) {
 }
 
 // The error that reading to the end ends in, without the file's name; "" without one.
-std::string error_of(std::string_view content, std::optional<TraceFormat> format = {}) {
+std::string trace_error(std::string_view content, std::optional<TraceFormat> format = {}) {
   const TraceFile file(content);
   TraceOptions options = file.options();
   options.format = format;
@@ -142,60 +142,62 @@ TEST_CASE("speed, a limit and made-up prefixes") {
 
 TEST_CASE("a line that is wrong is refused by its number") {
   const std::string good = json(5, 600, 5, "1, 2");
-  CHECK(error_of(good + "{\"timestamp\": 6, \"inp") == "line 2: not JSON near '\"inp'; the file may be cut short");
-  CHECK(error_of(good + "\n\xFF\xFE\x80\n") == "line 3: not JSON near '?'");
-  CHECK(error_of(good + "{\"a\": \"\xC3(\"}\n") == "line 2: not JSON near '\"?('");
-  CHECK(error_of(good + "[1]\n") == "line 2: want a JSON object, found array");
-  CHECK(error_of(good + "{\"timestamp\": 6}\n") == "line 2: field 'input_length': missing");
-  CHECK(error_of(good + "{\"timestamp\": 6, \"timestamp\": 6}\n") ==
+  CHECK(trace_error(good + "{\"timestamp\": 6, \"inp") == "line 2: not JSON near '\"inp'; the file may be cut short");
+  CHECK(trace_error(good + "\n\xFF\xFE\x80\n") == "line 3: not JSON near '?'");
+  CHECK(trace_error(good + "{\"a\": \"\xC3(\"}\n") == "line 2: not JSON near '\"?('");
+  CHECK(trace_error(good + "[1]\n") == "line 2: want a JSON object, found array");
+  CHECK(trace_error(good + "{\"timestamp\": 6}\n") == "line 2: field 'input_length': missing");
+  CHECK(trace_error(good + "{\"timestamp\": 6, \"timestamp\": 6}\n") ==
         "line 2: field 'timestamp' is there twice; keep one");
-  CHECK(error_of(json(5, 0, 1, "")) == "line 1: field 'input_length': want a whole number from 1 to 10000000, found 0");
-  CHECK(error_of(json(5, 10'000'001, 1, "")) ==
+  CHECK(trace_error(json(5, 0, 1, "")) ==
+        "line 1: field 'input_length': want a whole number from 1 to 10000000, found 0");
+  CHECK(trace_error(json(5, 10'000'001, 1, "")) ==
         "line 1: field 'input_length': want a whole number from 1 to 10000000, found 10000001");
-  CHECK(error_of(good + json(6, 4, -3, "")) ==
+  CHECK(trace_error(good + json(6, 4, -3, "")) ==
         "line 2: field 'output_length': want a whole number from 1 to 10000000, found -3");
-  CHECK(error_of(json(-1, 4, 3, "")) == "line 1: field 'timestamp': want a number from 0 to 1e+14, found -1");
-  CHECK(error_of(good + json(6, 512, 1, "1, 2")) ==
+  CHECK(trace_error(json(-1, 4, 3, "")) == "line 1: field 'timestamp': want a number from 0 to 1e+14, found -1");
+  CHECK(trace_error(good + json(6, 512, 1, "1, 2")) ==
         "line 2: field 'hash_ids': want at most 1, one per 512 of the prompt's tokens, found '2'");
-  CHECK(error_of(json(6, 512, 1, "-1")) == "line 1: field 'hash_ids': want whole numbers from 0, found '-1'");
-  CHECK(error_of(good + "\n" + json(4, 1, 1, "")) ==
+  CHECK(trace_error(json(6, 512, 1, "-1")) == "line 1: field 'hash_ids': want whole numbers from 0, found '-1'");
+  CHECK(trace_error(good + "\n" + json(4, 1, 1, "")) ==
         "line 3: time 4 is before 5 on line 1; want requests in order of time");
 }
 
 TEST_CASE("a row that is wrong is refused by its number") {
-  CHECK(error_of(azure("2023-11-16 18:17:03,549\n")) == "line 2: 2 fields; the header has 3");
-  CHECK(error_of(azure("2023-11-16 18:17:03,549,")) ==
+  CHECK(trace_error(azure("2023-11-16 18:17:03,549\n")) == "line 2: 2 fields; the header has 3");
+  CHECK(trace_error(azure("2023-11-16 18:17:03,549,")) ==
         "line 2: field 'GeneratedTokens': want a whole number from 1 to 10000000, found ''; the file may be cut short");
   for (const std::string time : {"2023-02-29 18:17:03", "2023-11-16 24:17:03", "2023-11-16 18:17:03.", "2023-11-16",
                                  "2023-11-16 18:17:03.1234567890", "16.11.2023 18:17:03"})
-    CHECK(error_of(azure(time + ",1,1\n")) ==
+    CHECK(trace_error(azure(time + ",1,1\n")) ==
           "line 2: field 'TIMESTAMP': want a time like 2023-11-16 18:17:03.9799600, found '" + time + "'");
   CHECK(
-      error_of(azure("2023-11-16 18:17:03.2,1,1\n2023-11-16 18:17:03.10,1,1\n")) ==
+      trace_error(azure("2023-11-16 18:17:03.2,1,1\n2023-11-16 18:17:03.10,1,1\n")) ==
       "line 3: time 2023-11-16 18:17:03.10 is before 2023-11-16 18:17:03.2 on line 2; want requests in order of time");
-  CHECK(error_of(azure("2023-11-16 18:17:03,1e3,1\n")) ==
+  CHECK(trace_error(azure("2023-11-16 18:17:03,1e3,1\n")) ==
         "line 2: field 'ContextTokens': want a whole number from 1 to 10000000, found '1e3'");
   // Calls that failed have no response.
-  CHECK(error_of(burst("5,m,472,0,472,l\n")) ==
+  CHECK(trace_error(burst("5,m,472,0,472,l\n")) ==
         "line 2: field 'Response tokens': want a whole number from 1 to 10000000, found '0'");
-  CHECK(error_of(burst("nan,m,1,1,1,l\n")) == "line 2: field 'Timestamp': want seconds from 0 to 1e+11, found 'nan'");
-  CHECK(error_of(burst("5,m,\xFF\x01,1,1,l\n")) ==
+  CHECK(trace_error(burst("nan,m,1,1,1,l\n")) ==
+        "line 2: field 'Timestamp': want seconds from 0 to 1e+11, found 'nan'");
+  CHECK(trace_error(burst("5,m,\xFF\x01,1,1,l\n")) ==
         "line 2: field 'Request tokens': want a whole number from 1 to 10000000, found '?\?'");
-  CHECK(error_of(burst("5,\"m,1,1,1,l\n")) == "line 2: 2 fields; the header has 6");
+  CHECK(trace_error(burst("5,\"m,1,1,1,l\n")) == "line 2: 2 fields; the header has 6");
 }
 
 TEST_CASE("a file that is no trace is refused") {
   const std::string unknown =
       "line 1: not a known trace; want a Mooncake JSON object, or a CSV header with TIMESTAMP,ContextTokens,"
       "GeneratedTokens (Azure) or Timestamp,Request tokens,Response tokens (BurstGPT)";
-  CHECK(error_of("a,b\n1,2\n") == unknown);
-  CHECK(error_of(std::string("\0\xFF\n", 3)) == unknown);
-  CHECK(error_of("") == "empty; want a trace of requests");
-  CHECK(error_of(" \n\r\n") == "empty; want a trace of requests");
-  CHECK(error_of(azure("")) == "no requests in it; want at least one");
-  CHECK(error_of(azure(""), TraceFormat::burstgpt) ==
+  CHECK(trace_error("a,b\n1,2\n") == unknown);
+  CHECK(trace_error(std::string("\0\xFF\n", 3)) == unknown);
+  CHECK(trace_error("") == "empty; want a trace of requests");
+  CHECK(trace_error(" \n\r\n") == "empty; want a trace of requests");
+  CHECK(trace_error(azure("")) == "no requests in it; want at least one");
+  CHECK(trace_error(azure(""), TraceFormat::burstgpt) ==
         "line 1: no column 'Timestamp' in the header; a trace of format burstgpt has one");
-  CHECK(error_of(azure(""), TraceFormat::mooncake) == "line 1: not JSON near 'T'");
+  CHECK(trace_error(azure(""), TraceFormat::mooncake) == "line 1: not JSON near 'T'");
   TraceOptions options;
   options.path = fs::temp_directory_path();
   CHECK_THROWS_WITH_AS(open_trace(options), (options.path.string() + ": is a folder; want a file").c_str(), Error);
@@ -217,7 +219,7 @@ TEST_CASE("a line over 1 MiB is refused, and what follows it can be read") {
   const std::string good = json(5, 600, 5, "1, 2");
   for (const size_t length : {size_t{2'500'000}, (size_t{1} << 20) + 1}) {
     const std::string content = good + std::string(length, 'x') + "\n" + json(6, 1, 1, "");
-    CHECK(error_of(content) == "line 2: over 1 MiB; want one request a line");
+    CHECK(trace_error(content) == "line 2: over 1 MiB; want one request a line");
     const TraceFile file(content);
     TraceOptions options = file.options();
     options.skip_bad = true;
@@ -228,8 +230,8 @@ TEST_CASE("a line over 1 MiB is refused, and what follows it can be read") {
   const std::string last = json(6, 1, 1, "");
   const std::string exact = std::string((1u << 20) - last.size() + 1, ' ') + last;  // with its line end one more
   CHECK(read(good + exact).size() == 2);
-  CHECK(error_of(good + " " + exact) == "line 2: over 1 MiB; want one request a line");
-  CHECK(error_of(std::string(1u << 21, '{')) == "line 1: over 1 MiB; want one request a line");
+  CHECK(trace_error(good + " " + exact) == "line 2: over 1 MiB; want one request a line");
+  CHECK(trace_error(std::string(1u << 21, '{')) == "line 1: over 1 MiB; want one request a line");
 }
 
 TEST_CASE("bad lines can be passed over and are counted") {
