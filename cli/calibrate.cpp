@@ -77,7 +77,7 @@ std::function<void(int)> progress(const char* what) {
 
 core::Json size_json(const Size& s) { return {{"mape", s.mape}, {"median", s.median}, {"ln_80", s.band}}; }
 
-struct Result {
+struct CalibrateResult {
   std::vector<MeasuredPoint> points;
   std::vector<Knob> knobs;
   Calibration fitted;
@@ -87,7 +87,7 @@ struct Result {
   void print(const CalibrateOptions& options) const;
 };
 
-core::Json Result::json() const {
+core::Json CalibrateResult::json() const {
   core::Json figures = core::Json::array(), doubts = core::Json::array(), groups = core::Json::object();
   for (size_t k = 0; k < knobs.size(); ++k)
     figures.push_back({{"figure", knobs[k].name},
@@ -110,7 +110,7 @@ core::Json Result::json() const {
           {"left_out_groups", groups}};
 }
 
-void Result::print(const CalibrateOptions& options) const {
+void CalibrateResult::print(const CalibrateOptions& options) const {
   Table errors({"", "points", "TTFT error %", "median", "80% of ln", "TPOT error %", "median", "80% of ln"},
                "lrrrrrrr");
   const auto row = [&](const std::string& name, const std::vector<PointError>& of) {
@@ -136,8 +136,8 @@ void Result::print(const CalibrateOptions& options) const {
   fmt::print("\nWhat to expect of deployments not measured is the left-out error, not the fitted one.\n");
 }
 
-Result calibrate(const CalibrateOptions& options, configurator::Resources& resources) {
-  Result r;
+CalibrateResult calibrate(const CalibrateOptions& options, configurator::Resources& resources) {
+  CalibrateResult r;
   const core::Csv csv = core::Csv::read(options.points);
   r.points = configurator::measured_points(csv, leave_out_of(options.leave_out), resources);
   uint8_t backends = 0;
@@ -184,7 +184,7 @@ void add_calibrate(CLI::App& app, Context& context) {
     if (options->points.empty()) throw core::Error("--points is missing; it names the CSV of measured points");
     if (options->out.empty()) throw core::Error("--out is missing; it names the calibration to write");
     configurator::Resources resources(context.database, context.calibration);
-    const Result result = calibrate(*options, resources);
+    const CalibrateResult result = calibrate(*options, resources);
     core::write_file(options->out, simulator::to_json(result.fitted.backends));
     if (context.json) return print_json("drydock.calibrate", result.json());
     result.print(*options);

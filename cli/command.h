@@ -32,6 +32,7 @@ void add_size(CLI::App& app, Context& context);
 void add_estimate(CLI::App& app, Context& context);
 void add_simulate(CLI::App& app, Context& context);
 void add_compare(CLI::App& app, Context& context);
+void add_experts(CLI::App& app, Context& context);
 void add_calibrate(CLI::App& app, Context& context);
 void add_validate(CLI::App& app, Context& context);
 void add_models(CLI::App& app, Context& context);

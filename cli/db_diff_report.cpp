@@ -109,11 +109,11 @@ std::string pairing_line(const DiffReport& r) {
                      r.diff.only_new.size());
 }
 
-struct Figure {
+struct FigureRow {
   const char *name, *field;
   double (*of)(const simulator::Summary&);
 };
-const Figure kFigures[] = {
+const FigureRow kFigures[] = {
     {"TTFT mean ms", "ttft_mean_ms", [](const simulator::Summary& s) { return s.ttft_ms.mean; }},
     {"TTFT p95 ms", "ttft_p95_ms", [](const simulator::Summary& s) { return s.ttft_ms.p95; }},
     {"TPOT mean ms", "tpot_mean_ms", [](const simulator::Summary& s) { return s.tpot_ms.mean; }},
@@ -122,7 +122,7 @@ const Figure kFigures[] = {
 };
 
 // "12.3456" as the tables show a figure and how it changed.
-std::vector<std::string> figure_cells(const Figure& figure, const EndToEnd& e) {
+std::vector<std::string> figure_cells(const FigureRow& figure, const EndToEnd& e) {
   const double base = figure.of(e.base), now = figure.of(e.now);
   return {figure.name, human(base), human(now), base > 0 ? fmt::format("{:+.1f}%", (now / base - 1) * 100) : "-"};
 }
@@ -176,7 +176,7 @@ std::string rows_text(const Diff& diff) {
 
 std::string end_to_end_text(const EndToEnd& e) {
   Table table({"", "before", "after", "change"}, "lrrr");
-  for (const Figure& figure : kFigures) table.row(figure_cells(figure, e));
+  for (const FigureRow& figure : kFigures) table.row(figure_cells(figure, e));
   return fmt::format("\n{}\n{}\n{}{}", cut(e.plan, 100), cut(e.load, 100), table.text(), saturated_line(e));
 }
 
@@ -229,7 +229,7 @@ Json lonely_json(const std::vector<perfdb::Measurement>& rows) {
 
 Json end_to_end_json(const EndToEnd& e) {
   Json out = {{"plan", e.plan}, {"load", e.load}};
-  for (const Figure& figure : kFigures)
+  for (const FigureRow& figure : kFigures)
     out[figure.field] = {{"before", figure.of(e.base)}, {"after", figure.of(e.now)}};
   out["saturated"] = {{"before", e.base.saturated}, {"after", e.now.saturated}};
   return out;
@@ -278,7 +278,7 @@ std::string diff_markdown(const DiffReport& r) {
   if (!r.end_to_end) return out;
   out += fmt::format("\n{}, {}\n\n", code(r.end_to_end->plan), r.end_to_end->load) +
          markdown_row({"", "before", "after", "change"}) + "|---|--:|--:|--:|\n";
-  for (const Figure& figure : kFigures) out += markdown_row(figure_cells(figure, *r.end_to_end));
+  for (const FigureRow& figure : kFigures) out += markdown_row(figure_cells(figure, *r.end_to_end));
   return out + (saturated_line(*r.end_to_end).empty() ? "" : "\n" + saturated_line(*r.end_to_end));
 }
 

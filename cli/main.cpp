@@ -60,6 +60,7 @@ int run(int argc, char** argv) {
   cli::add_compare(app, context);
   cli::add_validate(app, context);
   cli::add_calibrate(app, context);
+  cli::add_experts(app, context);
   cli::add_models(app, context);
   cli::add_systems(app, context);
   cli::add_support(app, context);

@@ -82,7 +82,7 @@ class OutFolder {
 };
 
 // What a run came to, whichever kind it was.
-struct Result {
+struct SimulateResult {
   simulator::Summary summary;
   std::optional<simulator::Summary> without;  // failures
   std::optional<AutoscaleStudy> study;
@@ -91,8 +91,8 @@ struct Result {
   const simulator::Outcome& first() const { return study ? study->outcomes.front() : outcomes.front(); }
 };
 
-Result run(const Stage& stage, const SimulateOptions& o, const simulator::Sinks& sinks) {
-  Result out;
+SimulateResult run(const Stage& stage, const SimulateOptions& o, const simulator::Sinks& sinks) {
+  SimulateResult out;
   const int threads = threads_of(o.load);
   if (!o.autoscale.empty()) {
     out.study = study_autoscale(stage, o.autoscale, sinks, threads);
@@ -110,7 +110,7 @@ Result run(const Stage& stage, const SimulateOptions& o, const simulator::Sinks&
   return out;
 }
 
-core::Json result_json(const Stage& stage, const Result& result) {
+core::Json result_json(const Stage& stage, const SimulateResult& result) {
   core::Json out = stage_json(stage, result.summary);
   if (result.without) {
     out["failures"] = change_json(*result.without, result.summary);
@@ -120,7 +120,7 @@ core::Json result_json(const Stage& stage, const Result& result) {
   return out;
 }
 
-void print_result(const Stage& stage, const Result& result, const SimulateOptions& o, int64_t left_out) {
+void print_result(const Stage& stage, const SimulateResult& result, const SimulateOptions& o, int64_t left_out) {
   print_stage(stage, result.summary);
   print_summary(stage, result.summary);
   if (result.without) print_change(*result.without, result.summary);
@@ -143,7 +143,7 @@ void simulate(const SimulateOptions& o, Context& context) {
   std::vector<std::string> pools;
   for (const auto& pool : stage.pools) pools.push_back(pool.name);
   OutFolder folder(o.out, pools);
-  Result result;
+  SimulateResult result;
   {
     Progress progress("simulating");
     result = run(stage, o, folder.sinks(progress));

@@ -196,12 +196,28 @@ std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, 
   return out;
 }
 
+std::vector<PlacedExperts> placed_experts(const models::Plan& plan, Resources& resources) {
+  std::vector<PlacedExperts> out;
+  const Setup setup = setup_of(plan, resources);
+  const models::Architecture& a = setup.architecture;
+  for (const Pool& pool : plan.pools) {
+    const auto load = experts_of(plan, pool, setup, resources);
+    if (!load) continue;
+    const auto mixture = std::find_if(a.kinds.begin(), a.kinds.end(),
+                                      [](const models::LayerKind& kind) { return kind.ffn && kind.ffn->is_moe(); });
+    const models::Ffn& ffn = *mixture->ffn;
+    const double elements = static_cast<double>((ffn.gated ? 3 : 2) * a.hidden * ffn.inter) / pool.parallelism.moe_tp;
+    out.push_back({pool.role, load, elements * core::bytes_per_element(setup.precision.moe),
+                   core::link_bytes_per_s(resources.system(pool.system).hardware, pool.parallelism.gpus())});
+  }
+  return out;
+}
+
 std::vector<std::pair<Role, std::string>> expert_placements(const models::Plan& plan, Resources& resources) {
   std::vector<std::pair<Role, std::string>> out;
   if (plan.experts.slots == 0) return out;
-  const Setup setup = setup_of(plan, resources);
-  for (const Pool& pool : plan.pools)
-    if (const auto load = experts_of(plan, pool, setup, resources)) out.emplace_back(pool.role, load->placement_json());
+  for (const PlacedExperts& experts : placed_experts(plan, resources))
+    out.emplace_back(experts.role, experts.load->placement_json());
   return out;
 }
 

@@ -57,6 +57,15 @@ std::optional<models::Prediction> predict(const models::Plan& plan, Resources& r
 // One or two entries a pool.
 std::vector<PoolDetail> explain(const models::Plan& plan, Resources& resources, Fit fit = Fit::required);
 
+// The experts of a pool that spreads them over GPUs unevenly loaded.
+struct PlacedExperts {
+  models::Role role{};
+  std::shared_ptr<const simulator::ExpertLoad> load;
+  double bytes_per_expert = 0;  // of one expert of one layer, as one GPU holds it
+  double bytes_per_s = 0;       // at which a GPU can be sent some
+};
+std::vector<PlacedExperts> placed_experts(const models::Plan& plan, Resources& resources);
+
 // What lies where: for each pool with redundant expert slots its role and, as JSON, the expert of each slot in each
 // layer. Empty when no pool has any.
 std::vector<std::pair<models::Role, std::string>> expert_placements(const models::Plan& plan, Resources& resources);

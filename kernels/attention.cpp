@@ -151,7 +151,7 @@ void finish(float* gathered, float sum, int64_t count, core::Dtype dtype, void* 
   isa().narrow(gathered, count, sum == 0 ? 1 : sum, dtype, out);
 }
 
-void check(const PagedKv& kv, core::Dtype dtype, int64_t heads, const char* kernel) {
+void check_kv(const PagedKv& kv, core::Dtype dtype, int64_t heads, const char* kernel) {
   const bool known = kv.dtype == core::Dtype::fp32 || kv.dtype == core::Dtype::bf16 || kv.dtype == core::Dtype::fp8;
   require(known, kernel, "the cache has to be fp32, bf16 or fp8");
   require(dtype == core::Dtype::fp32 || dtype == core::Dtype::bf16, kernel, "q has to be fp32 or bf16");
@@ -288,7 +288,7 @@ void prefill_tile(const PrefillAttention& op, const QueryTile& tile, int64_t kv_
 }  // namespace
 
 void decode_attention(const DecodeAttention& op, Threads& threads) {
-  check(op.kv, op.dtype, op.heads, "decode_attention");
+  check_kv(op.kv, op.dtype, op.heads, "decode_attention");
   const std::vector<Segment> segments = segments_of(op.contexts, op.batch, op.window);
   const std::vector<int64_t> starts = starts_of(segments, op.batch);
   const int64_t count = static_cast<int64_t>(segments.size()), dim = op.kv.head_dim;
@@ -310,7 +310,7 @@ void decode_attention(const DecodeAttention& op, Threads& threads) {
 }
 
 void prefill_attention(const PrefillAttention& op, Threads& threads) {
-  check(op.kv, op.dtype, op.heads, "prefill_attention");
+  check_kv(op.kv, op.dtype, op.heads, "prefill_attention");
   const std::vector<QueryTile> tiles = tiles_of(op);
   const int64_t count = static_cast<int64_t>(tiles.size());
   // The last tiles of a chunk see the most: dealt out in turns they make the threads' shares alike.

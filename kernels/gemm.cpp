@@ -181,7 +181,7 @@ Matrix rows_of(Matrix m, int64_t first, int64_t count) {
   return m;
 }
 
-void check(const Matrix& a, const Matrix& b, const Matrix& out, const char* kernel) {
+void check_gemm(const Matrix& a, const Matrix& b, const Matrix& out, const char* kernel) {
   cpu::check(a, kernel, "a");
   cpu::check(b, kernel, "b");
   cpu::check(out, kernel, "out");
@@ -192,13 +192,13 @@ void check(const Matrix& a, const Matrix& b, const Matrix& out, const char* kern
 }  // namespace
 
 void gemm(const Gemm& op, Threads& threads) {
-  check(op.a, op.b, op.out, "gemm");
+  check_gemm(op.a, op.b, op.out, "gemm");
   require(op.b.rows == op.out.cols, "gemm", "b has to have as many rows as out has columns");
   multiply({op.a, op.b, 0, op.b.rows, op.out}, threads);
 }
 
 void grouped_gemm(const GroupedGemm& op, Threads& threads) {
-  check(op.a, op.b, op.out, "grouped_gemm");
+  check_gemm(op.a, op.b, op.out, "grouped_gemm");
   const int64_t n = op.out.cols;
   require(op.b.rows == op.groups * n, "grouped_gemm", "b has to have groups * n rows");
   for (int64_t g = 0; g < op.groups; ++g) {

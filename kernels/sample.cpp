@@ -12,7 +12,7 @@
 namespace drydock::kernels::cpu {
 namespace {
 
-enum SampleScratch { kLogits = 32, kChances };
+enum SampleScratch { kScaledLogits = 32, kChances };
 
 // The k largest logits stay, of equals those of lowest index; the others' chances become 0.
 void keep_largest(const float* logits, int64_t count, int64_t k, float* chances) {
@@ -56,7 +56,7 @@ int32_t draw(const float* chances, int64_t count, float uniform) {
 
 int32_t sample_row(const Sample& op, int64_t r) {
   const int64_t count = op.logits.cols;
-  float* logits = scratch<kLogits>(count);
+  float* logits = scratch<kScaledLogits>(count);
   widen_row(op.logits, r, logits);
   for (int64_t i = 0; i < count; ++i)
     if (std::isnan(logits[i])) logits[i] = -INFINITY;

@@ -22,9 +22,9 @@ constexpr std::string Origin::*kOriginFields[] = {&Origin::system, &Origin::back
                                                   &Origin::kernel, &Origin::date,    &Origin::source};
 
 // The measurements of one piece of the file.
-class Reader {
+class RowReader {
  public:
-  explicit Reader(const core::Csv& csv) : csv_(csv) {
+  explicit RowReader(const core::Csv& csv) : csv_(csv) {
     csv.require({"system", "backend", "op", "latency_us"});
     for (size_t i = 0; i < std::size(kOriginColumns); ++i) origin_[i] = csv.find(kOriginColumns[i]);
     op_ = csv.column("op");
@@ -78,7 +78,7 @@ std::vector<Measurement> parse(const std::string& header, int64_t blank_lines, s
   std::string piece = header + "\n" + std::string(static_cast<size_t>(blank_lines), '\n');
   piece += text;
   const core::Csv csv = core::Csv::parse(piece, file.string());
-  const Reader reader(csv);
+  const RowReader reader(csv);
   std::vector<Measurement> rows;
   rows.reserve(csv.rows());
   for (size_t i = 0; i < csv.rows(); ++i) rows.push_back(reader.row(i));

@@ -9,14 +9,14 @@ namespace drydock::perfdb {
 namespace {
 
 // Ordered so that a family's ops follow one another.
-struct Key {
+struct DiffKey {
   std::string system, backend, kernel;
   core::Op op;
 
   auto family() const { return std::tie(system, backend, kernel, op.kind, op.dtype, op.kv_dtype); }
-  auto operator<=>(const Key&) const = default;
+  auto operator<=>(const DiffKey&) const = default;
 };
-using Rows = std::map<Key, Measurement>;
+using Rows = std::map<DiffKey, Measurement>;
 
 // The bundled runtime takes the fastest kernel of an op: which one that was is an outcome, no question of its own.
 std::string compared_kernel(const Origin& origin) { return origin.backend == "drydock" ? "" : origin.kernel; }
@@ -25,7 +25,7 @@ Rows rows_of(const Database& database) {
   Rows out;
   database.read({}, [&](const Measurement& m) {
     const auto [row, is_new] =
-        out.try_emplace(Key{m.origin.system, m.origin.backend, compared_kernel(m.origin), m.op}, m);
+        out.try_emplace(DiffKey{m.origin.system, m.origin.backend, compared_kernel(m.origin), m.op}, m);
     const bool of_same_day = row->second.origin.date == m.origin.date && row->second.origin.kernel != m.origin.kernel;
     if (!is_new && (!of_same_day || m.latency_us < row->second.latency_us)) row->second = m;
   });
@@ -77,7 +77,7 @@ class Pairing {
   }
 
  private:
-  void pair(const Key& key, const Measurement& base, const Measurement& now) {
+  void pair(const DiffKey& key, const Measurement& base, const Measurement& now) {
     if (out_.systems.empty() || out_.systems.back().system != key.system) out_.systems.push_back({key.system, {}});
     if (!last_ || last_->family() != key.family()) {
       out_.families.push_back(
@@ -109,7 +109,7 @@ class Pairing {
 
   Diff out_;
   std::vector<FamilyRows> shifts_;
-  const Key* last_ = nullptr;
+  const DiffKey* last_ = nullptr;
   std::map<std::tuple<std::string, std::string, std::string, std::string>, OriginDifference> differences_;
 };
 

@@ -61,7 +61,7 @@ RandomMemory take(core::Dtype dtype, int64_t bytes) {
   return RandomMemory(dtype, bytes);
 }
 
-int64_t width(core::Dtype dtype) { return dtype == core::Dtype::fp32 ? 4 : dtype == core::Dtype::bf16 ? 2 : 1; }
+int64_t element_width(core::Dtype dtype) { return dtype == core::Dtype::fp32 ? 4 : dtype == core::Dtype::bf16 ? 2 : 1; }
 
 }  // namespace
 
@@ -85,7 +85,7 @@ RandomMemory::RandomMemory(core::Dtype dtype, int64_t bytes)
   data_.reset(static_cast<char*>(std::aligned_alloc(kAlignment, static_cast<size_t>(size))));
   if (!data_) throw std::bad_alloc();
   core::Random random(static_cast<uint64_t>(dtype) + 1);
-  const int64_t first = std::min(size, kPattern), step = width(dtype);
+  const int64_t first = std::min(size, kPattern), step = element_width(dtype);
   for (int64_t i = 0; i < first; i += step) put(dtype, static_cast<float>(2 * random.uniform() - 1), data_.get() + i);
   for (int64_t i = first; i < size; i += kPattern)
     std::memcpy(data_.get() + i, data_.get(), static_cast<size_t>(std::min(kPattern, size - i)));

@@ -9,7 +9,7 @@
 namespace drydock::simulator {
 namespace {
 
-enum Stream : uint64_t { kGaps, kLengths, kHashes };
+enum ClosedLoopStream : uint64_t { kGaps, kLengths, kHashes };
 
 constexpr int64_t kMostRequests = int64_t{1} << 40;
 

@@ -73,7 +73,10 @@ ExpertLoad::ExpertLoad(const models::Experts& experts, const models::Architectur
     const int nodes = domains(parallelism, system), groups = std::max(1, static_cast<int>(mixture.ffn->expert_groups));
     // A node needs room for all its groups' experts, and slots of its own.
     const bool apart = nodes > 1 && groups % nodes == 0 && slots_ % nodes == 0;
-    placements_ = scheduler::rebalance(weights_, {slots_, apart ? groups : 1, apart ? nodes : 1, gpus_});
+    cluster_ = {slots_, apart ? groups : 1, apart ? nodes : 1, gpus_};
+    placements_ = scheduler::rebalance(weights_, cluster_);
+  } else {
+    cluster_ = {slots_, 1, 1, gpus_};
   }
   before_ = mean_imbalance(weights_, plain, gpus_);
   after_ = mean_imbalance(weights_, placements_, gpus_);

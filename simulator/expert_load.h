@@ -31,6 +31,10 @@ class ExpertLoad {
   double imbalance_after() const { return after_; }
   int slots() const { return slots_; }  // of all GPUs together; as many as experts when none were asked for
   int experts() const { return experts_; }
+  int top_k() const { return top_k_; }
+  const scheduler::ExpertWeights& weights() const { return weights_; }  // [MoE layers][experts]
+  const std::vector<scheduler::LayerPlacement>& placements() const { return placements_; }
+  const scheduler::ExpertCluster& cluster() const { return cluster_; }  // that the placements were made for
   // {"layers": [[expert of slot 0, ...], ...]}, slots in order of GPUs.
   std::string placement_json() const;
 
@@ -40,7 +44,8 @@ class ExpertLoad {
 
   int experts_, top_k_ = 1, gpus_ = 1, slots_ = 0;
   double before_ = 0, after_ = 0;
-  scheduler::ExpertWeights weights_;  // [MoE layers][experts]
+  scheduler::ExpertCluster cluster_;
+  scheduler::ExpertWeights weights_;
   std::vector<scheduler::LayerPlacement> placements_;
   mutable std::mutex mutex_;
   mutable std::array<double, kLevels> shares_{};  // at 2^level tokens; 0: not asked yet

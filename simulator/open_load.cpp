@@ -8,7 +8,7 @@
 namespace drydock::simulator {
 namespace {
 
-enum Stream : uint64_t { kGaps, kLengths, kHashes };
+enum OpenStream : uint64_t { kOpenGaps, kOpenLengths, kOpenHashes };
 
 void check(const OpenOptions& options) {
   const RateProfile& rate = options.rate;
@@ -34,9 +34,9 @@ class OpenLoad : public Load {
  public:
   explicit OpenLoad(const OpenOptions& options)
       : options_(options),
-        gaps_(options.seed, kGaps),
-        lengths_(options.seed, kLengths),
-        hasher_(options.prefix, options.seed, kHashes) {
+        gaps_(options.seed, kOpenGaps),
+        lengths_(options.seed, kOpenLengths),
+        hasher_(options.prefix, options.seed, kOpenHashes) {
     advance();
   }
 

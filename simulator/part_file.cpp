@@ -12,7 +12,7 @@
 namespace drydock::simulator {
 namespace {
 
-core::Error failed(const std::filesystem::path& file) {
+core::Error not_written(const std::filesystem::path& file) {
   return core::Error(file.string() + ": can't be written: " + std::strerror(errno));
 }
 
@@ -21,7 +21,7 @@ core::Error failed(const std::filesystem::path& file) {
 PartFile::PartFile(const std::filesystem::path& file)
     : file_(file), temporary_(file.string() + ".tmp" + std::to_string(::getpid())) {
   const int fd = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd < 0) throw failed(file_);
+  if (fd < 0) throw not_written(file_);
   stream_ = ::fdopen(fd, "w");
 }
 
@@ -32,12 +32,12 @@ PartFile::~PartFile() {
 }
 
 void PartFile::append(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stream_) != text.size()) throw failed(file_);
+  if (std::fwrite(text.data(), 1, text.size(), stream_) != text.size()) throw not_written(file_);
 }
 
 void PartFile::commit() {
   if (std::fflush(stream_) != 0 || ::fsync(::fileno(stream_)) != 0 || ::rename(temporary_.c_str(), file_.c_str()) != 0)
-    throw failed(file_);
+    throw not_written(file_);
   std::fclose(stream_);
   stream_ = nullptr;
 }

@@ -11,7 +11,7 @@ namespace drydock::simulator {
 namespace {
 
 // A session's own draws have streams of their own from here on, so that they do not depend on when answers come.
-enum Stream : uint64_t { kStarts, kFirstSession };
+enum SessionStream : uint64_t { kStarts, kFirstSession };
 
 void check(const SessionOptions& options) {
   check_range("sessions", options.sessions, 1, int64_t{1} << 40);

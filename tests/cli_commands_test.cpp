@@ -161,6 +161,11 @@ TEST_CASE("speculation and expert slots go into the plan, and replace a plan's o
   const std::string placement = core::read_file(scratch / "e/expert_placement.json");
   CHECK(core::parse_json(placement, "placement")["layers"][0].size() == 144);
   CHECK(core::read_json(scratch / "e/plan.json")["experts"]["slots"] == 144);
+  const core::Json drifted =
+      json_of({"experts", "--plan", scratch / "e/plan.json", "--steps", "50", "--json"})["pools"][0];
+  CHECK(drifted["slots"] == 144);
+  CHECK(drifted["fixed"]["imbalance"] < drifted["contiguous"]["imbalance"]);
+  CHECK(drifted["fixed"]["step_us"] < drifted["contiguous"]["step_us"]);
   // The plan that was written says the same again, without flags.
   CHECK(tpot(json_of({"estimate", "--plan", scratch / "e/plan.json", "--json", "--out", scratch / "f"})) ==
         doctest::Approx(tpot(placed)));

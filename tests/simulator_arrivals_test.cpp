@@ -16,22 +16,22 @@ using namespace drydock::simulator;
 
 namespace {
 
-struct Seen {
+struct Drawn {
   double at_us;
   int64_t prompt_tokens, output_tokens, tag;
   std::vector<uint64_t> hashes;
   bool warmup;
-  bool operator==(const Seen&) const = default;
+  bool operator==(const Drawn&) const = default;
 };
 
-Seen take(Load& load) {
+Drawn take(Load& load) {
   const Arrival a = load.take();
   return {a.at_us, a.prompt_tokens, a.output_tokens, a.tag, {a.hashes.begin(), a.hashes.end()}, a.warmup};
 }
 
 // To the end, each request answered `answer_us` after it came.
-std::vector<Seen> drain(Load& load, double answer_us) {
-  std::vector<Seen> seen;
+std::vector<Drawn> drain(Load& load, double answer_us) {
+  std::vector<Drawn> seen;
   std::multimap<double, int64_t> running;
   while (!load.done() || !running.empty()) {
     if (!running.empty() && running.begin()->first <= load.next_us()) {
@@ -45,7 +45,7 @@ std::vector<Seen> drain(Load& load, double answer_us) {
   return seen;
 }
 
-std::vector<double> gaps_of(const std::vector<Seen>& seen) {
+std::vector<double> gaps_of(const std::vector<Drawn>& seen) {
   std::vector<double> gaps;
   for (size_t i = 1; i < seen.size(); ++i) gaps.push_back(seen[i].at_us - seen[i - 1].at_us);
   return gaps;
@@ -59,7 +59,7 @@ OpenOptions open_of(double per_s, int64_t requests) {
 }
 
 // How many hashes two requests have in common from the start.
-size_t common(const Seen& a, const Seen& b) {
+size_t common(const Drawn& a, const Drawn& b) {
   size_t n = 0;
   while (n < a.hashes.size() && n < b.hashes.size() && a.hashes[n] == b.hashes[n]) ++n;
   return n;
@@ -84,7 +84,7 @@ TEST_CASE("counts of a Poisson load in each second are Poisson") {
   options.requests.reset();
   options.duration_us = 2000e6;
   std::vector<double> counts(2000);
-  for (const Seen& seen : drain(*make_open_load(options), 0)) ++counts[static_cast<size_t>(seen.at_us / 1e6)];
+  for (const Drawn& seen : drain(*make_open_load(options), 0)) ++counts[static_cast<size_t>(seen.at_us / 1e6)];
   check_moments(counts, {50, 50}, 3.02);  // kurtosis 3 + 1 / 50
 }
 
@@ -119,7 +119,7 @@ TEST_CASE("loads of changing rate bring in each second what is expected") {
         RateProfile{RateProfile::Kind::diurnal, 300, 0, 0, 0.8, 50}}) {
     options.rate = profile;
     std::vector<double> counts(100);
-    for (const Seen& seen : drain(*make_open_load(options), 0)) ++counts[static_cast<size_t>(seen.at_us / 1e6)];
+    for (const Drawn& seen : drain(*make_open_load(options), 0)) ++counts[static_cast<size_t>(seen.at_us / 1e6)];
     for (int s = 0; s < 100; ++s) {
       const double want = profile.expected(s + 1) - profile.expected(s);
       REQUIRE(std::abs(counts[static_cast<size_t>(s)] - want) <= 5 * std::sqrt(want) + 1e-9);  // Poisson
@@ -151,12 +151,12 @@ TEST_CASE("a closed loop waits for answers") {
   options.warmup = 1;
   options.ramp_us = 100;
   const auto load = make_closed_loop(options);
-  const Seen warmup = take(*load);
+  const Drawn warmup = take(*load);
   CHECK(warmup.warmup);
   CHECK(load->next_us() == kNever);
   CHECK_FALSE(load->done());
   load->finished(warmup.tag, 1000);
-  const Seen first = take(*load), second = take(*load);
+  const Drawn first = take(*load), second = take(*load);
   CHECK(first.at_us == 1000);
   CHECK(second.at_us == 1050);  // two spread over 100 us
   CHECK(load->next_us() == kNever);
@@ -185,10 +185,10 @@ TEST_CASE("prompts share blocks to the share asked for") {
   CHECK(load->hash_tokens() == 64);
   const auto seen = drain(*load, 0);
   // 300 tokens are 4.6875 blocks: 4 or 5. Against a request with 5, each shares what it has itself.
-  const auto full = std::find_if(seen.begin() + 1, seen.end(), [&](const Seen& s) { return common(s, seen[0]) == 5; });
+  const auto full = std::find_if(seen.begin() + 1, seen.end(), [&](const Drawn& s) { return common(s, seen[0]) == 5; });
   REQUIRE(full != seen.end());
   std::vector<double> shared;
-  for (const Seen& s : seen) {
+  for (const Drawn& s : seen) {
     REQUIRE(s.hashes.size() == 16);  // ceil(1000 / 64)
     if (&s != &*full) shared.push_back(static_cast<double>(common(s, *full)));
   }
@@ -207,10 +207,10 @@ TEST_CASE("a conversation says again all that was said before") {
   const auto load = make_sessions(options);
   // Endless answers keep tags apart until a session is over; so follow sessions by their seventh block, their first
   // own one: 100 tokens of system prompt are six whole blocks of 16.
-  std::map<uint64_t, std::vector<Seen>> sessions;
-  for (const Seen& seen : drain(*load, 1e6)) sessions[seen.hashes[6]].push_back(seen);
+  std::map<uint64_t, std::vector<Drawn>> sessions;
+  for (const Drawn& seen : drain(*load, 1e6)) sessions[seen.hashes[6]].push_back(seen);
   REQUIRE(sessions.size() == 300);
-  const Seen& anyone = sessions.begin()->second[0];
+  const Drawn& anyone = sessions.begin()->second[0];
   for (const auto& [block, turns] : sessions) {
     REQUIRE(common(turns[0], anyone) >= 6);
     REQUIRE((&turns[0] == &anyone || common(turns[0], anyone) == 6));
@@ -240,7 +240,7 @@ TEST_CASE("turns are geometric, think times exponential, starts Poisson") {
     open.erase(tag);
   };
   while (!load->done()) {
-    const Seen seen = take(*load);
+    const Drawn seen = take(*load);
     const bool goes_on = open.contains(seen.tag) && seen.prompt_tokens > 1;
     if (goes_on) thinks.push_back(seen.at_us - open[seen.tag].second);
     if (!goes_on && open.contains(seen.tag)) close(seen.tag);
@@ -277,8 +277,8 @@ TEST_CASE("what a session says does not depend on when it is answered") {
   options.lengths = LengthDistribution::uniform({1, 1000}, {1, 1000});
   std::map<uint64_t, int64_t> slow, fast;  // tokens of all turns by the session's first block
   options.hash_tokens = 1;
-  for (const Seen& seen : drain(*make_sessions(options), 1e7)) slow[seen.hashes[0]] += seen.prompt_tokens;
-  for (const Seen& seen : drain(*make_sessions(options), 10)) fast[seen.hashes[0]] += seen.prompt_tokens;
+  for (const Drawn& seen : drain(*make_sessions(options), 1e7)) slow[seen.hashes[0]] += seen.prompt_tokens;
+  for (const Drawn& seen : drain(*make_sessions(options), 10)) fast[seen.hashes[0]] += seen.prompt_tokens;
   CHECK(slow == fast);
 }
 
@@ -295,9 +295,9 @@ TEST_CASE("the same seed gives the same requests, another one others") {
     closed.gap_us = 5;
     sessions.sessions = 20;
     sessions.mean_turns = 3;
-    std::vector<Seen> all = drain(*make_open_load(open), 1e5);
-    for (const Seen& seen : drain(*make_closed_loop(closed), 1e5)) all.push_back(seen);
-    for (const Seen& seen : drain(*make_sessions(sessions), 1e5)) all.push_back(seen);
+    std::vector<Drawn> all = drain(*make_open_load(open), 1e5);
+    for (const Drawn& seen : drain(*make_closed_loop(closed), 1e5)) all.push_back(seen);
+    for (const Drawn& seen : drain(*make_sessions(sessions), 1e5)) all.push_back(seen);
     return all;
   };
   CHECK(run(1) == run(1));

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "models/catalogue.h"
+#include "simulator/online_experts.h"
 #include "simulator/serving.h"
 #include "tests/run.h"
 
@@ -191,4 +192,46 @@ TEST_CASE("wide expert parallelism pays for its all-to-all by topology") {
   CHECK(split.parts(256).exchange > 3 * rack.parts(256).exchange);
   CHECK(nodes.parts(256).experts == doctest::Approx(one.parts(256).experts));
   CHECK(step_us(nodes, 256) > step_us(one, 256));
+}
+
+TEST_CASE("experts that move while serving") {
+  const models::Parallelism ep32{1, 1, 32, 1, 32};
+  const ExpertBed bed(ep32, skewed(0.8, 288));
+  scheduler::BalancerConfig config;
+  config.cluster = bed.load->cluster();
+  config.interval_steps = 20;
+  config.moves_per_step = 58 * 8;  // 64 for the 8 layers that are looked at
+  config.bytes_per_expert = 44e6;
+  ExpertDrift drift;
+  drift.steps = 400;
+  drift.tokens = 8192;
+  drift.share_per_1000_steps = 0;
+
+  SUBCASE("popularity that stays: placed once is as good as it gets, and moving comes near it") {
+    const ExpertBalance still = drift_experts(*bed.load, config, drift);
+    CHECK(still.fixed == doctest::Approx(still.oracle));
+    CHECK(still.fixed < still.contiguous / 3);
+    // It begins with an even placement, has the first look after 20 steps, and 8 layers of 288 slots take 8 x 288 / 64
+    // = 36 steps at most: 344 of the 400 steps are served from counts, which are uneven by noise alone.
+    CHECK(still.online < still.contiguous * (56.0 / 400) + 0.05);
+    CHECK(still.moves > 0);
+    // 58 layers stand behind the 8.
+    CHECK(still.moved_bytes == doctest::Approx(static_cast<double>(still.moves) * 44e6).epsilon(1e-5));
+    CHECK(still.worst_bytes_per_step >= still.bytes_per_step);
+  }
+  SUBCASE("popularity that drifts: what was placed once falls behind") {
+    drift.share_per_1000_steps = 2;  // 80 % of the experts trade within these steps
+    const ExpertBalance drifting = drift_experts(*bed.load, config, drift);
+    CHECK(drifting.oracle < drifting.online);
+    CHECK(drifting.online < drifting.fixed);
+    const ExpertBalance again = drift_experts(*bed.load, config, drift);
+    CHECK(again.online == drifting.online);
+    CHECK(again.moves == drifting.moves);
+  }
+  SUBCASE("refused") {
+    drift.steps = 0;
+    CHECK_THROWS_WITH_AS(drift_experts(*bed.load, config, drift), "steps: want 1 to 1000000", core::Error);
+    drift.steps = 1, drift.share_per_1000_steps = -1;
+    CHECK_THROWS_AS(drift_experts(*bed.load, config, drift), core::Error);
+  }
 }

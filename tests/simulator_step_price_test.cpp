@@ -12,7 +12,7 @@ using namespace drydock::simulator;
 
 namespace {
 
-struct Bed {
+struct PriceBed {
   models::Architecture architecture;
   models::Precision precision;
   models::System system = models::find_system("h200_sxm");
@@ -22,7 +22,7 @@ struct Bed {
   StepTimer timer;
   TablePrice price;
 
-  Bed(const char* model, const models::Parallelism& p, const StepOptions& options = {})
+  PriceBed(const char* model, const models::Parallelism& p, const StepOptions& options = {})
       : architecture(models::find_model(model)),
         precision(models::choose_precision(architecture, "fp8")),
         parallelism(p),
@@ -73,7 +73,7 @@ TEST_CASE("a line is its steps, up to the next point of the table") {
         std::pair{kDense, models::Parallelism{4, 2, 1, 1, 1}}}) {
     StepOptions options;
     options.slowdown = 1.5;
-    Bed bed(model, p, options);
+    PriceBed bed(model, p, options);
     for (int i = 0; i < 150; ++i) {
       auto work = any_work(random, p.attention_dp);
       const double growth = i % 3 == 0 ? 2.5 : 1;
@@ -91,7 +91,7 @@ TEST_CASE("a line is its steps, up to the next point of the table") {
 
 // Both ends of a segment are the same node; a context 1e-6 tokens before or after it is 1e-6 of a token's cost away.
 TEST_CASE("times are continuous in the context") {
-  Bed bed(kDense, {4, 1, 1, 1, 1});
+  PriceBed bed(kDense, {4, 1, 1, 1, 1});
   for (const double batch : {1.0, 5.0, 64.0})
     for (const double context : {64.0, 96.0, 128.0, 1024.0, 1536.0, 65'536.0}) {
       const StepWork before = decode(batch, context - 1e-6), after = decode(batch, context + 1e-6);
@@ -100,7 +100,7 @@ TEST_CASE("times are continuous in the context") {
 }
 
 TEST_CASE("more sequences, context and prompt tokens take no less time") {
-  Bed bed(kDense, {4, 1, 1, 1, 1});
+  PriceBed bed(kDense, {4, 1, 1, 1, 1});
   const auto us = [&](double sequences, double context, int64_t prompt, int64_t cached) {
     const scheduler::Chunk chunk{0, prompt, cached, true};
     StepWork w = decode(sequences, context);
@@ -121,7 +121,7 @@ TEST_CASE("more sequences, context and prompt tokens take no less time") {
 }
 
 TEST_CASE("under attention DP the slowest rank sets the time") {
-  Bed bed(kSparse, {1, 1, 8, 1, 8});
+  PriceBed bed(kSparse, {1, 1, 8, 1, 8});
   std::vector<StepWork> even(8, decode(16, 4000)), uneven = even, lone(8, decode(0, 0));
   uneven[3] = decode(16, 16'000);
   CHECK(bed.price.step_us(uneven) > bed.price.step_us(even));
@@ -134,7 +134,7 @@ TEST_CASE("under attention DP the slowest rank sets the time") {
 }
 
 TEST_CASE("pipeline stages: a round of decode takes every stage's share in turn") {
-  Bed one(kDense, {4, 1, 1, 1, 1}), two(kDense, {4, 2, 1, 1, 1});
+  PriceBed one(kDense, {4, 1, 1, 1, 1}), two(kDense, {4, 2, 1, 1, 1});
   const StepWork work = decode(64, 2000), half = decode(32, 2000);
   const double round = two.price.step_us({&work, 1}), whole = one.price.step_us({&half, 1});
   // Each of two rounds' halves runs 32 sequences through half of the layers; embedding, head and sending are on top.
@@ -150,7 +150,7 @@ TEST_CASE("pipeline stages: a round of decode takes every stage's share in turn"
 TEST_CASE("swapped KV and slow GPUs cost what they are said to") {
   StepOptions options;
   options.swap_us_per_token = 0.25;
-  Bed bed(kDense, {4, 1, 1, 1, 1}, options);
+  PriceBed bed(kDense, {4, 1, 1, 1, 1}, options);
   StepWork work = decode(8, 1000);
   const double still = bed.price.step_us({&work, 1});
   work.moved_kv_tokens = 4000;
@@ -158,7 +158,7 @@ TEST_CASE("swapped KV and slow GPUs cost what they are said to") {
 }
 
 TEST_CASE("tables agree with the times they are made of where they have points") {
-  Bed bed(kDense, {4, 1, 1, 1, 1});
+  PriceBed bed(kDense, {4, 1, 1, 1, 1});
   StepTimer::Scratch scratch;
   for (const int64_t batch : {1, 8, 64})
     for (const int64_t context : {64, 1024, 8192}) {
