@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "cli/command.h"
+#include "cli/front_plot.h"
+#include "cli/terminal.h"
 #include "core/csv.h"
 
 namespace drydock::cli {
@@ -88,6 +90,7 @@ void print_plans(const std::vector<Ranked>& plans) {
                shapes(plan), limits(plan), human((p.tail ? p.tail->ttft_ms : p.ttft_ms).value),
                human((p.tail ? p.tail->tpot_ms : p.tpot_ms).value), human(p.tokens_per_s_per_user.value),
                human(p.tokens_per_s_per_gpu.value), human(cost.value)});
+    if (plans[i].meets_slo && i == 0) table.style(Style::good);
   }
   fmt::print("{}\n", table.text());
 }
@@ -109,33 +112,12 @@ void print_misses(const Question& q, const Answer& a) {
     if (a.counts.overloaded > 0) fmt::print("More --gpus or less --rate would help.\n");
     return;
   }
-  fmt::print("Nothing meets the targets. The nearest plans:\n\n");
+  fmt::print("{} The nearest plans:\n\n", styled(Style::bad, "Nothing meets the targets."));
   print_plans(a.nearest);
   const auto names = nearest_to(q.slo);
   for (size_t i = 0; i < a.nearest.size() && i < names.size(); ++i)
     fmt::print("  #{} is nearest to {}; {} binds: {} x its target\n", i + 1, i == 0 ? "all targets" : names[i],
                a.nearest[i].binding, human(a.nearest[i].tightness));
-}
-
-// Output tokens/s/GPU over tokens/s/user of the front, as a small picture.
-void print_front(const std::vector<Ranked>& front) {
-  if (front.size() < 3) return;
-  constexpr int kWidth = 64, kHeight = 9;
-  const auto user = [](const Ranked& r) { return r.plan.prediction->tokens_per_s_per_user.value; };
-  const auto gpu = [](const Ranked& r) { return r.plan.prediction->tokens_per_s_per_gpu.value; };
-  double most_user = 0, most_gpu = 0;
-  for (const Ranked& r : front) most_user = std::max(most_user, user(r)), most_gpu = std::max(most_gpu, gpu(r));
-  std::vector<std::string> rows(kHeight, std::string(kWidth, ' '));
-  for (const Ranked& r : front) {
-    const int x = static_cast<int>(user(r) / most_user * (kWidth - 1)),
-              y = static_cast<int>(gpu(r) / most_gpu * (kHeight - 1));
-    char& cell = rows[static_cast<size_t>(kHeight - 1 - y)][static_cast<size_t>(x)];
-    if (cell != '#') cell = r.meets_slo ? '#' : 'o';
-  }
-  fmt::print("tokens/s/GPU (up to {}) over tokens/s/user (up to {}); # meets the targets, o does not\n",
-             human(most_gpu), human(most_user));
-  for (const std::string& row : rows) fmt::print("  |{}\n", row.substr(0, row.find_last_not_of(' ') + 1));
-  fmt::print("  +{}\n\n", std::string(kWidth, '-'));
 }
 
 Json pool_json(const models::Pool& pool) {
@@ -331,7 +313,8 @@ void print_details(const std::vector<PoolDetail>& pools) {
 
 void print_answer(const Question& q, const Answer& a, configurator::Resources& resources, double wall_ms,
                   const std::string& out_dir) {
-  for (const std::string& warning : resources.model(q.model).warnings) fmt::print("warning: {}\n", warning);
+  for (const std::string& warning : resources.model(q.model).warnings)
+    fmt::print("{} {}\n", styled(Style::bad, "warning:"), warning);
   print_head(q, a, wall_ms);
   if (a.plans.empty()) return print_misses(q, a);
   print_plans(a.plans);
@@ -345,7 +328,7 @@ void print_answer(const Question& q, const Answer& a, configurator::Resources& r
   if (!first.binding.empty())
     fmt::print("The target that binds is {}: {} of it is used.\n", first.binding, percent(first.tightness));
   fmt::print("\n");
-  print_front(a.pareto);
+  if (const std::string picture = front_text(a.pareto, a.plans); !picture.empty()) fmt::print("{}\n", picture);
   print_details(configurator::explain(first.plan, resources));
   if (out_dir.empty())
     fmt::print("--out DIR writes the plans and the runtime's configuration.\n");

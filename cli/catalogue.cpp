@@ -22,6 +22,11 @@ std::string precision_text(const models::Precision& p) {
   return out;
 }
 
+// "128K", of 1024 tokens each, where it is whole.
+std::string context_text(int64_t tokens) {
+  return tokens % 1024 == 0 ? std::to_string(tokens / 1024) + "K" : std::to_string(tokens);
+}
+
 void list_models(const Context& context) {
   core::Json list = core::Json::array();
   Table table({"model", "family", "layers", "params", "active", "context", "published"}, "llrrrrl");
@@ -37,13 +42,13 @@ void list_models(const Context& context) {
                     {"max_context", a.max_context},
                     {"precision", precision_text(a.precision)}});
     table.row({name.substr(name.find('/') + 1), family, std::to_string(a.layers()), human(n.total / 1e9) + "B",
-               human(n.active / 1e9) + "B", std::to_string(a.max_context), precision_text(a.precision)});
+               human(n.active / 1e9) + "B", context_text(a.max_context), precision_text(a.precision)});
   }
   if (context.json)
     print_json("drydock.models", {{"models", list}});
   else
     fmt::print(
-        "{}\nAny config.json works too: --model FOLDER. Precision variants: --precision, or a name such as "
+        "{}\nAny config.json works too: --model FOLDER. Precision variants: --precision, or a name such as\n"
         "nvidia/DeepSeek-R1-NVFP4.\n",
         table.text(""));
 }
@@ -116,7 +121,8 @@ void list_support(Context& context) {
     print_json("drydock.support", {{"support", list}, {"models", names}});
   else
     fmt::print(
-        "Every model of `drydock models` runs on every system here; what differs is what its kernel times rest on.\n{}",
+        "Every model of `drydock models` runs on every system here; what differs is what its kernel times\nrest "
+        "on.\n{}",
         table.text(""));
 }
 

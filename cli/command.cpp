@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "cli/terminal.h"
 #include "core/error.h"
 
 namespace drydock::cli {
@@ -18,6 +19,51 @@ constexpr int kJsonVersion = 1;
 // Cells may hold multi-byte characters; what counts is how many are shown.
 size_t shown_width(const std::string& text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+// Where a cell may go on in a further line: after " + " where it has any, else at spaces.
+std::vector<std::string> pieces_of(const std::string& text) {
+  const std::string_view at = text.find(" + ") != std::string::npos ? " + " : " ";
+  std::vector<std::string> out;
+  size_t from = 0;
+  for (size_t to; (to = text.find(at, from)) != std::string::npos; from = to + at.size())
+    out.push_back(text.substr(from, to - from + at.size() - 1));
+  out.push_back(text.substr(from));
+  return out;
+}
+
+// `text` in lines of at most `width` characters, longer only where a piece is.
+std::vector<std::string> wrapped(const std::string& text, size_t width) {
+  if (shown_width(text) <= width) return {text};
+  std::vector<std::string> out;
+  for (const std::string& piece : pieces_of(text))
+    if (!out.empty() && shown_width(out.back()) + 1 + shown_width(piece) <= width)
+      out.back() += " " + piece;
+    else
+      out.push_back(piece);
+  return out;
+}
+
+// Takes from the widest column of text, again and again, until the table is at most `most` wide or no cell can be
+// broken any further.
+void narrow(std::vector<size_t>& widths, const std::vector<std::vector<std::string>>& rows, const std::string& right,
+            size_t most) {
+  size_t total = 2 * (widths.size() - 1);
+  for (const size_t width : widths) total += width;
+  if (total <= most) return;
+  std::vector<size_t> least(widths.size(), 0);
+  for (const auto& row : rows)
+    for (size_t c = 0; c < row.size(); ++c)
+      for (const std::string& piece : pieces_of(row[c])) least[c] = std::max(least[c], shown_width(piece));
+  while (total > most) {
+    size_t widest = widths.size();
+    for (size_t c = 0; c < widths.size(); ++c) {
+      if (c < right.size() && right[c] == 'r') continue;
+      if (widths[c] > least[c] && (widest == widths.size() || widths[c] > widths[widest])) widest = c;
+    }
+    if (widest == widths.size()) return;
+    --widths[widest], --total;
+  }
 }
 
 core::Error bad(std::string_view flag, const std::string& text, const std::string& want) {
@@ -91,20 +137,40 @@ Table::Table(std::vector<std::string> header, std::string right) : rows_{std::mo
 
 void Table::row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
 
-std::string Table::text(std::string_view indent) const {
+void Table::style(Style style) { styles_[rows_.size() - 1] = style; }
+
+std::string Table::line(const std::vector<std::string>& cells, const std::vector<size_t>& widths) const {
+  std::string out;
+  for (size_t c = 0; c < cells.size(); ++c) {
+    const size_t shown = shown_width(cells[c]);
+    const std::string pad(widths[c] > shown ? widths[c] - shown : 0, ' ');
+    const bool to_right = c < right_.size() && right_[c] == 'r';
+    out += (c ? "  " : "") + (to_right ? pad + cells[c] : cells[c] + pad);
+  }
+  return out.substr(0, out.find_last_not_of(' ') + 1);
+}
+
+std::string Table::text(std::string_view indent, size_t most) const {
   std::vector<size_t> widths(rows_.front().size());
   for (const auto& row : rows_)
     for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], shown_width(row[c]));
+  narrow(widths, rows_, right_, most - std::min(most, indent.size()));
   std::string out;
-  for (const auto& row : rows_) {
-    std::string line(indent);
-    for (size_t c = 0; c < row.size(); ++c) {
-      const std::string pad(widths[c] - shown_width(row[c]), ' ');
-      const bool to_right = c < right_.size() && right_[c] == 'r';
-      line += (c ? "  " : "") + (to_right ? pad + row[c] : row[c] + pad);
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    std::vector<std::vector<std::string>> parts;  // of each cell
+    size_t lines = 1;
+    for (size_t c = 0; c < rows_[i].size(); ++c) {
+      parts.push_back(wrapped(rows_[i][c], widths[c]));
+      lines = std::max(lines, parts.back().size());
     }
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
+    for (size_t l = 0; l < lines; ++l) {
+      std::vector<std::string> cells;
+      for (const auto& part : parts) cells.push_back(l < part.size() ? part[l] : "");
+      const std::string text = line(cells, widths);
+      const auto style = styles_.find(i);
+      const bool plain = style == styles_.end() && i > 0;
+      out += std::string(indent) + (plain ? text : styled(i == 0 ? Style::strong : style->second, text)) + "\n";
+    }
   }
   return out;
 }

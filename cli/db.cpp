@@ -6,6 +6,7 @@
 
 #include "cli/command.h"
 #include "cli/db_diff.h"
+#include "configurator/sweep_store.h"
 #include "core/error.h"
 #include "models/catalogue.h"
 #include "models/system.h"
@@ -22,7 +23,8 @@ using perfdb::Database;
 constexpr size_t kMostRowsShown = 200;
 
 struct DbOptions {
-  std::string csv, out, from, system, backend, kind, op;
+  std::string csv, out, system, backend, kind, op;
+  std::vector<std::string> from;
 };
 
 std::filesystem::path file_of(const Context& context) {
@@ -167,9 +169,33 @@ void export_rows(const DbOptions& o, const Context& context) {
     fmt::print("{} rows written to {}\n", rows, o.out);
 }
 
+int64_t merge_databases(const DbOptions& o, const Context& context) {
+  return changed_rows(context, [&](Database& database) {
+    int64_t rows = 0;
+    for (const std::string& file : o.from) rows += database.merge(file);
+    return rows;
+  });
+}
+
+// Results of a sweep's shards are merged by the same command.
+int64_t merge_sweeps(const DbOptions& o, const Context& context) {
+  const std::filesystem::path file = writable(context);
+  const bool is_new = !std::filesystem::exists(file);
+  int64_t rows = 0;
+  try {
+    for (const std::string& from : o.from) rows += configurator::SweepStore::merge(file, from);
+  } catch (...) {
+    std::error_code status;
+    if (is_new) std::filesystem::remove(file, status);
+    throw;
+  }
+  return rows;
+}
+
 void merge(const DbOptions& o, const Context& context) {
   if (o.from.empty()) throw core::Error("--from is missing; it names the database to add");
-  const int64_t rows = changed_rows(context, [&](Database& database) { return database.merge(o.from); });
+  const int64_t rows =
+      configurator::is_sweep_file(o.from.front()) ? merge_sweeps(o, context) : merge_databases(o, context);
   if (context.json)
     print_json("drydock.db.merge", {{"rows", rows}, {"db", context.database}});
   else
@@ -203,7 +229,7 @@ void add_db(CLI::App& app, Context& context) {
       ->add_option("--out", o->out, "CSV to write")
       ->type_name("FILE");
   add("merge", "adds another database", "merge --db perf.db --from other.db", merge)
-      ->add_option("--from", o->from, "database to add")
+      ->add_option("--from", o->from, "databases to add, or results of a sweep's shards")
       ->type_name("FILE");
   add_db_diff(*db, context);
 }

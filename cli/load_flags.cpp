@@ -43,6 +43,10 @@ void add_extent(CLI::App& command, LoadOptions& o) {
       ->group(group);
   command.add_option("--duration", o.duration, "nothing arrives after this time")->group(group);
   command.add_option("--seed", o.seed, "of all random numbers")->capture_default_str()->group(group);
+}
+
+void add_runs(CLI::App& command, LoadOptions& o) {
+  const char* group = "How long";
   command.add_option("--replications", o.replications, "runs with seeds SEED, SEED + 1, ...")
       ->capture_default_str()
       ->group(group);
@@ -68,6 +72,13 @@ void add_faults(CLI::App& command, LoadOptions& o) {
       ->group(group);
 }
 
+void add_targets(CLI::App& command, LoadOptions& o, const char* group) {
+  command.add_option("--ttft", o.ttft, "target, ms or with unit (default: the plan's)")->group(group);
+  command.add_option("--tpot", o.tpot, "target (default: the plan's)")->group(group);
+  command.add_option("--request-latency", o.request_latency, "target (default: the plan's)")->group(group);
+  command.add_option("--percentile", o.percentile, "at which targets are judged: p95 and so on, or mean")->group(group);
+}
+
 void add_judged(CLI::App& command, LoadOptions& o) {
   const char* group = "How it is served and judged";
   command
@@ -77,10 +88,7 @@ void add_judged(CLI::App& command, LoadOptions& o) {
   add_plan_flags(command, o.plan, "the plan's", group);
   command.add_option("--local-prefill", o.local_prefill, "decode workers compute shorter prompts themselves (tokens)")
       ->group(group);
-  command.add_option("--ttft", o.ttft, "target, ms or with unit (default: the plan's)")->group(group);
-  command.add_option("--tpot", o.tpot, "target (default: the plan's)")->group(group);
-  command.add_option("--request-latency", o.request_latency, "target (default: the plan's)")->group(group);
-  command.add_option("--percentile", o.percentile, "at which targets are judged: p95 and so on, or mean")->group(group);
+  add_targets(command, o, group);
 }
 
 }  // namespace
@@ -89,8 +97,16 @@ void add_load(CLI::App& command, LoadOptions& options) {
   add_when(command, options);
   add_what(command, options);
   add_extent(command, options);
+  add_runs(command, options);
   add_faults(command, options);
   add_judged(command, options);
+}
+
+void add_requests(CLI::App& command, LoadOptions& options) {
+  add_when(command, options);
+  add_what(command, options);
+  add_extent(command, options);
+  add_targets(command, options, "How it is judged");
 }
 
 }  // namespace drydock::cli

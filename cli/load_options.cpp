@@ -205,21 +205,23 @@ void make_open(AskedLoad& out, const LoadOptions& o, const models::Workload& w, 
 }
 
 void make_closed(AskedLoad& out, const LoadOptions& o, const models::Workload& w, const Extent& extent,
-                 const simulator::Deployment& d) {
+                 const simulator::Deployment* d) {
   simulator::ClosedLoopOptions closed;
   closed.concurrency = std::llround(std::max(1.0, *w.concurrency));
   closed.prompts = extent.requests.value_or(kMostRequests);
   closed.warmup = 0;
   closed.lengths = lengths_for(o, w);
-  closed.gap_us = d.parts.front().engine->backend().request_ms * 1e3;
   closed.uniform_gap = true;
   closed.prefix = {w.prefix_hit, w.prefix_hit > 0 ? models::kKvBlockTokens : 0};
-  const simulator::Part& last = d.parts.back();
-  const double each = std::clamp(*w.concurrency / last.replicas, 1.0, static_cast<double>(last.max_batch));
-  const double answer_us = last.engine->decode(w, each).tpot_ms.value * 1e3 * static_cast<double>(w.osl);
-  if (!w.burst) closed.ramp_us = answer_us;  // as `recommend` has it: users come in over one answer's time
-  out.expected_s = extent.requests ? static_cast<double>(*extent.requests) / each / last.replicas * answer_us * 1e-6
-                                   : extent.most_us * 1e-6;
+  if (d) {
+    if (!o.to_server) closed.gap_us = d->parts.front().engine->backend().request_ms * 1e3;
+    const simulator::Part& last = d->parts.back();
+    const double each = std::clamp(*w.concurrency / last.replicas, 1.0, static_cast<double>(last.max_batch));
+    const double answer_us = last.engine->decode(w, each).tpot_ms.value * 1e3 * static_cast<double>(w.osl);
+    if (!w.burst) closed.ramp_us = answer_us;  // as `recommend` has it: users come in over one answer's time
+    out.expected_s = extent.requests ? static_cast<double>(*extent.requests) / each / last.replicas * answer_us * 1e-6
+                                     : extent.most_us * 1e-6;
+  }
   out.text = fmt::format("{} requests in flight, {}", closed.concurrency, lengths_text(o, w));
   out.make = [closed](uint64_t seed) {
     simulator::ClosedLoopOptions seeded = closed;
@@ -320,7 +322,7 @@ models::Workload asked_workload(const LoadOptions& o, const models::Plan& plan) 
   return w;
 }
 
-AskedLoad asked_load(const LoadOptions& o, const models::Plan& plan, const simulator::Deployment& deployment) {
+AskedLoad asked_load(const LoadOptions& o, const models::Plan& plan, const simulator::Deployment* deployment) {
   const models::Workload& w = plan.workload;
   AskedLoad out;
   if (!o.trace.empty() || !o.sessions.empty()) {

@@ -19,12 +19,15 @@ struct LoadOptions {
   std::string rate, concurrency, trace, format, speed, sessions, isl, osl, lengths, prefix_hit, burstiness, ramp,
       diurnal, requests, until, warmup, duration, seed = "1", replications = "1", threads;
   bool skip_bad = false, exact = false;
+  bool to_server = false;  // requests go to a real one: what its front end takes passes by itself
   std::string detection, migrations, router, local_prefill, start_up, percentile, ttft, tpot, request_latency, mtbf;
   std::vector<std::string> fail, slow;
   PlanFlags plan;
 };
 
 void add_load(CLI::App& command, LoadOptions& options);
+// Of these only when requests come, what they ask for, how many, and what is wanted of the answers.
+void add_requests(CLI::App& command, LoadOptions& options);
 
 // A load as asked for, the same whenever it is made with the same seed.
 struct AskedLoad {
@@ -40,7 +43,8 @@ struct AskedLoad {
 // Throws core::Error naming the flag.
 models::Workload asked_workload(const LoadOptions& options, const models::Plan& plan);
 // `plan.workload` is asked_workload().
-AskedLoad asked_load(const LoadOptions& options, const models::Plan& plan, const simulator::Deployment& deployment);
+// Without a deployment a closed loop's users begin all at once.
+AskedLoad asked_load(const LoadOptions& options, const models::Plan& plan, const simulator::Deployment* deployment);
 
 // The targets given, or else those of the plan.
 models::Slo asked_slo(const LoadOptions& options, const models::Plan& plan);

@@ -46,6 +46,8 @@ std::string one_line(const CLI::App& app, const CLI::ParseError& error) {
 
 int run(int argc, char** argv) {
   cli::Context context;
+  context.arguments = {"drydock"};
+  for (int i = 1; i < argc; ++i) context.arguments.emplace_back(argv[i]);
   CLI::App app{"Drydock: which deployment of a large language model meets a service level at the lowest cost",
                "drydock"};
   app.set_version_flag("--version", DRYDOCK_VERSION);
@@ -57,6 +59,7 @@ int run(int argc, char** argv) {
   cli::add_size(app, context);
   cli::add_estimate(app, context);
   cli::add_simulate(app, context);
+  cli::add_serve(app, context);
   cli::add_compare(app, context);
   cli::add_validate(app, context);
   cli::add_calibrate(app, context);
@@ -66,6 +69,11 @@ int run(int argc, char** argv) {
   cli::add_support(app, context);
   cli::add_db(app, context);
   cli::add_profile(app, context);
+  cli::add_bench(app, context);
+  cli::add_generate(app, context);
+  cli::add_fleet(app, context);
+  cli::add_sweep(app, context);
+  cli::add_plot(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version

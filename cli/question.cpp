@@ -1,14 +1,20 @@
 #include "cli/question.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <chrono>
 #include <filesystem>
 
 #include "cli/answer.h"
+#include "cli/generated_files.h"
+#include "cli/page.h"
+#include "cli/report.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/text.h"
+#include "generators/manifest.h"
 #include "generators/runtime_config.h"
 
 namespace drydock::cli {
@@ -124,6 +130,14 @@ void add_question(CLI::App& command, QuestionOptions& o, const char* gpus_defaul
   command.add_option("--price", o.price, "price of a GPU per hour; ranks by cost");
   command.add_option("--top", o.top, "plans to show")->capture_default_str();
   command.add_option("--out", o.out, "folder for plan.json, plans/, pareto.csv and runtime.json")->type_name("DIR");
+  command
+      .add_option("--target", o.targets,
+                  "with --out: what to write the first plan's files for (drydock generate --list)")
+      ->type_name("T[,T..]");
+  command.add_option("--set", o.settings, "a target's setting; more than once")->type_name("KEY=VALUE");
+  command.add_flag("--force", o.force, "replace a target's files that are there with other content");
+  command.add_option("--report", o.report, "page to write: the answer with charts, opens in any browser")
+      ->type_name("FILE");
 }
 
 configurator::Question question_of(const QuestionOptions& o, configurator::Resources& resources) {
@@ -154,6 +168,10 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
                                               {"vllm", Backend::vllm},
                                               {"sglang", Backend::sglang},
                                               {"drydock", Backend::drydock}});
+  if (!q.backend)  // files for an engine are of a plan for it
+    for (const std::string& target : parse_targets(o.targets))
+      if (const auto backend = models::parse_backend(target); backend && *backend != Backend::drydock)
+        q.backend = backend;
   q.mode = choice<configurator::ModeChoice>(o.mode, "--mode",
                                             {{"agg", configurator::ModeChoice::agg},
                                              {"disagg", configurator::ModeChoice::disagg},
@@ -173,19 +191,38 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
 int answer(const QuestionOptions& options, const configurator::Question& question, configurator::Resources& resources,
            const Context& context, std::string_view command) {
   const std::filesystem::path dir = options.out;
+  const auto targets = parse_targets(options.targets);
+  const auto settings = parse_settings(options.settings);
+  if (dir.empty() && !targets.empty())
+    throw core::Error("--target: --out is missing; it names the folder for the files");
+  if (targets.empty() && (!settings.empty() || options.force)) throw core::Error("--set, --force: go with --target");
   const bool new_dir = !options.out.empty() && !std::filesystem::exists(dir);
+  if (!options.report.empty()) check_page_target(options.report, "--report");
   if (!options.out.empty()) core::make_output_dir(dir);  // before the work, so that a bad folder costs nothing
   const auto start = std::chrono::steady_clock::now();
   const configurator::Answer found = found_or_undone(question, resources, new_dir ? dir : "");
   const double wall_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   if (!options.out.empty() && !found.plans.empty()) {
+    const models::Plan& first = found.plans.front().plan;
+    std::vector<generators::OutputFile> files;
+    if (!targets.empty() && new_dir) std::filesystem::remove(dir);  // made again when the files are there
+    if (!targets.empty())
+      files = generators::generate(file_request(first, resources, settings, targets, "plan.json"), targets);
+    if (!targets.empty()) generators::write_files(files, dir, options.force);
     core::make_output_dir(dir / "plans");
     write_answer(dir, found, resources);
+  }
+  if (!options.report.empty()) {
+    const Asked asked{context.arguments, options.out, context.database, context.calibration};
+    const core::Json shown = answer_json(question, found, resources, wall_ms);
+    core::write_file(options.report,
+                     page_html("drydock.report", report_json(question, found, shown, asked, resources)));
   }
   if (context.json)
     print_json("drydock." + std::string(command), answer_json(question, found, resources, wall_ms));
   else
     print_answer(question, found, resources, wall_ms, options.out);
+  if (!options.report.empty() && !context.json) fmt::print("Report: {}\n", options.report);
   return found.plans.empty() ? kNothingMeets : kOk;
 }
 

@@ -89,7 +89,7 @@ Stage stage_of(const std::string& plan_file, const LoadOptions& o, configurator:
   apply(o.plan, resources.model(out.plan.model), plan_file, out.plan.speculative, out.plan.experts);
   out.instances = configurator::instances_of(out.plan, resources);
   out.instances.deployment.router = router_of(o, out.plan);
-  out.load = asked_load(o, out.plan, out.instances.deployment);
+  out.load = asked_load(o, out.plan, &out.instances.deployment);
   out.scenario = scenario_of(o);
   out.scenario.steady_after = out.load.skip;
   out.targets = targets_of(out.plan.slo);

@@ -8,6 +8,7 @@
 #include "configurator/points.h"
 #include "core/csv.h"
 #include "core/error.h"
+#include "core/file.h"
 
 namespace drydock::cli {
 namespace {
@@ -58,6 +59,8 @@ void add_validate(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("validate", "how far predictions are from measured points");
   const auto points = std::make_shared<std::string>();
   const auto method = std::make_shared<std::string>("simulate");
+  const auto out = std::make_shared<std::string>();
+  command->add_option("--out", *out, "CSV of the points with their predictions, for `drydock plot`")->type_name("FILE");
   command->add_option("--points", *points, "CSV of deployments with ttft_ms and tpot_ms")->type_name("FILE");
   command->add_option("--method", *method, "simulate, or analytic: closed forms")->capture_default_str();
   add_common(*command, context);
@@ -68,7 +71,9 @@ void add_validate(CLI::App& app, Context& context) {
     const core::Csv csv = core::Csv::read(*points);
     csv.require({"ttft_ms", "tpot_ms"});
     const configurator::Method how = parse_method(*method);
-    const configurator::Validation v = configurator::validate(csv, configurator::predict_points(csv, resources, how));
+    const auto predictions = configurator::predict_points(csv, resources, how);
+    const configurator::Validation v = configurator::validate(csv, predictions);
+    if (!out->empty()) core::write_file(*out, configurator::predictions_csv(csv, predictions));
     if (!context.json) return print(v);
     core::Json groups = core::Json::object();
     for (const auto& [name, errors] : v.groups) groups[name] = summary(errors);

@@ -211,6 +211,7 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources, Read
   plan.backend = *backend;
   plan.backend_version = row.text("backend_version");
   plan.precision = precision_of(row);
+  if (const std::string kv = row.text("kv_precision"); !kv.empty()) plan.kv_precision = kv;
   const std::string system = row.need("system");
   const simulator::BackendModel& model = resources.backend(plan.backend);
   const models::Architecture& architecture = resources.model(plan.model);
@@ -232,7 +233,8 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources, Read
   set_client(plan, architecture, row, readings);
   if (mode == "agg") {
     plan.mode = models::Mode::agg;
-    plan.pools = {pool_of(row, Role::worker, "", kMostTokens, architecture, precision, model, system, readings)};
+    const int64_t most = row.integer("max_batch", kMostTokens, 1, kMostTokens);
+    plan.pools = {pool_of(row, Role::worker, "", most, architecture, precision, model, system, readings)};
     const int64_t in_flight = concurrency > 0 ? concurrency : row.integer("batch_size", 0, 0, kMostTokens);
     if (in_flight == 0) throw row.error("concurrency", "is empty, and so is batch_size");
     plan.workload.concurrency = static_cast<double>(in_flight);

@@ -18,8 +18,8 @@ namespace drydock::configurator {
 // with prefill_ and decode_ before them, beside prefill_batch_size and prefill_num_workers (decode_ likewise). Parallel
 // sizes that no engine can run are read as what their writer must have meant. Optional columns: stream_interval (tokens
 // the server gathers before it sends them), length_spread (the client draws lengths from [1 - spread, 1] of the nominal
-// ones), prefix_hit (share of the prompt in the prefix cache), max_num_tokens (token budget of a step). Throws
-// core::Error naming line and column.
+// ones), prefix_hit (share of the prompt in the prefix cache), max_num_tokens (token budget of a step), max_batch
+// (sequences of an aggregated attention-DP rank), kv_precision. Throws core::Error naming line and column.
 //
 // What the columns leave open is read by fixed rules; `readings` gets the names of those that this row needed:
 // square_of_gpus (moe_tp = ep = X, or tp = attention_dp = X and ep = X x X, count the same X GPUs twice), smaller_tp,

@@ -59,7 +59,7 @@ std::shared_ptr<const simulator::ExpertLoad> experts_of(const models::Plan& plan
 }
 
 simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Setup& setup, Resources& resources,
-                            Fit fit) {
+                            Fit fit, const simulator::BackendModel* changed = nullptr) {
   if (const auto reason = models::why_illegal(setup.architecture, setup.precision, pool.parallelism))
     throw core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name + ": " +
                       *reason);
@@ -69,8 +69,8 @@ simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Se
   options.two_batch_overlap = pool.two_batch_overlap;
   options.shared_expert_overlap = pool.shared_expert_overlap;
   simulator::Engine engine(setup.architecture, setup.precision, pool.parallelism, resources.system(pool.system),
-                           resources.times(pool.system, plan.backend), resources.backend(plan.backend), pool.max_tokens,
-                           options);
+                           resources.times(pool.system, plan.backend),
+                           changed ? *changed : resources.backend(plan.backend), pool.max_tokens, options);
   const bool fits = fit == Fit::required ? engine.slots(plan.workload) >= 1
                                          : engine.memory().weights < resources.system(pool.system).memory_bytes;
   if (!fits) throw does_not_fit(plan, pool, setup, engine, resources);
@@ -144,11 +144,12 @@ std::optional<double> price_per_hour(const models::Plan& plan, Resources& resour
   return total;
 }
 
-Instances instances_of(const models::Plan& plan, Resources& resources, Fit fit) {
+Instances instances_of(const models::Plan& plan, Resources& resources, Fit fit,
+                       const simulator::BackendModel* changed) {
   const Setup setup = setup_of(plan, resources);
   Instances out;
   for (const Pool& pool : plan.pools) {
-    out.engines.push_back(std::make_unique<simulator::Engine>(engine_of(plan, pool, setup, resources, fit)));
+    out.engines.push_back(std::make_unique<simulator::Engine>(engine_of(plan, pool, setup, resources, fit, changed)));
     const bool has_room = fit == Fit::assumed && plan.mode == models::Mode::disagg;  // its batch is stated
     out.deployment.parts.push_back({out.engines.back().get(), pool.role, pool.replicas, pool.max_batch, has_room});
   }

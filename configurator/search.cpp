@@ -34,6 +34,13 @@ std::vector<Target> limits_of(const models::Slo& slo) {
   return out;
 }
 
+Binding nearest_target(const models::Prediction& prediction, const std::vector<Target>& targets) {
+  Binding out;
+  for (const Target& target : targets)
+    if (const double ratio = target.value(prediction) / target.limit; ratio > out.tightness) out = {ratio, target.name};
+  return out;
+}
+
 // A candidate with its figures, before it is worth being a plan.
 struct Judged {
   const Priced* priced;
@@ -62,10 +69,9 @@ class Ranker {
       price = price && one ? std::optional(*price + *one * pool.gpus()) : std::nullopt;
     }
     j.prediction = prediction_of(served, question_.workload, j.gpus, price);
-    for (const Target& target : targets_) {
-      const double ratio = target.value(j.prediction) / target.limit;
-      if (ratio > j.tightness) j.tightness = ratio, j.binding = target.name;
-    }
+    const Binding binding = nearest_target(j.prediction, targets_);
+    j.tightness = binding.tightness;
+    j.binding = binding.target;
     return j;
   }
 
@@ -183,6 +189,10 @@ void check(const Question& q, Resources& resources) {
 }
 
 }  // namespace
+
+Binding binding_of(const models::Prediction& prediction, const models::Slo& slo) {
+  return nearest_target(prediction, limits_of(slo));
+}
 
 Answer recommend(const Question& question, Resources& resources) {
   check(question, resources);

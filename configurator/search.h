@@ -59,6 +59,13 @@ struct Answer {
   Counts counts;
 };
 
+// The target that a prediction is nearest to, and its figure (of the tail where there is one) over that target's limit.
+struct Binding {
+  double tightness = 0;
+  const char* target = "";
+};
+Binding binding_of(const models::Prediction& prediction, const models::Slo& slo);
+
 // Throws core::Error when the model, a system or the workload is not possible.
 Answer recommend(const Question& question, Resources& resources);
 

@@ -95,16 +95,18 @@ bool has_control(std::string_view text) {
 
 }  // namespace
 
-Json parse_json(std::string_view text, std::string_view origin) {
-  if (text.size() > kMaxJsonBytes)
+Json parse_json(std::string_view text, std::string_view origin, size_t most_bytes) {
+  if (text.size() > most_bytes)
     throw Error(std::string(origin) + ": " + std::to_string(text.size()) + " bytes of JSON; at most " +
-                std::to_string(kMaxJsonBytes));
+                std::to_string(most_bytes));
   Builder builder(text, origin);
   Json::sax_parse(text, &builder);
   return builder.take();
 }
 
-Json read_json(const std::filesystem::path& file) { return parse_json(read_file(file, kMaxJsonBytes), file.string()); }
+Json read_json(const std::filesystem::path& file, size_t most_bytes) {
+  return parse_json(read_file(file, most_bytes), file.string(), most_bytes);
+}
 
 Fields::Fields(const Json& object, std::string origin, std::string path)
     : object_(&object), origin_(std::move(origin)), path_(std::move(path)) {

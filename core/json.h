@@ -19,8 +19,8 @@ inline constexpr int kMaxJsonDepth = 64;
 
 // Throws core::Error naming `origin` when the text is not JSON (then the line too), too large, too deep, or repeats a
 // key.
-Json parse_json(std::string_view text, std::string_view origin);
-Json read_json(const std::filesystem::path& file);
+Json parse_json(std::string_view text, std::string_view origin, size_t most_bytes = kMaxJsonBytes);
+Json read_json(const std::filesystem::path& file, size_t most_bytes = kMaxJsonBytes);
 
 // Reads the fields of one object. Every getter throws core::Error "<origin>: field '<path>': ..." on a missing field,
 // a wrong type or a value out of range; numbers must be finite.

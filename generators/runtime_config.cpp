@@ -42,15 +42,18 @@ std::string runtime_config(const models::Plan& plan, EngineKind engine) {
   Json workers = Json::array();
   for (const models::Pool& pool : plan.pools)
     for (int i = 0; i < pool.replicas; ++i) workers.push_back(worker_json(pool, plan, i));
-  const Json out = {{"schema", "drydock.runtime"},
-                    {"version", kVersion},
-                    {"model", plan.model},
-                    {"engine", kEngineNames[static_cast<size_t>(engine)]},
-                    {"scheduling", name(plan.backend)},
-                    {"mode", name(plan.mode)},
-                    {"router", {{"policy", plan.router_policy}}},
-                    {"slo", slo_json(plan.slo)},
-                    {"workers", workers}};
+  Json out = {{"schema", "drydock.runtime"},
+              {"version", kVersion},
+              {"model", plan.model},
+              {"engine", kEngineNames[static_cast<size_t>(engine)]},
+              {"scheduling", name(plan.backend)},
+              {"mode", name(plan.mode)},
+              {"router", {{"policy", plan.router_policy}}},
+              {"slo", slo_json(plan.slo)},
+              {"workers", workers},
+              {"workload", {{"isl", plan.workload.isl}, {"osl", plan.workload.osl}}},
+              {"secret_env", "DRYDOCK_SECRET"}};
+  if (!plan.speculative.empty()) out["speculative"] = plan.speculative;
   return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

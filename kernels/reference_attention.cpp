@@ -110,6 +110,11 @@ Roped rope_append(const RopeAppend& op) {
   for (int64_t t = 0; t < op.tokens; ++t) {
     for (int64_t h = 0; h < rotated + op.kv.kv_heads; ++h) {
       std::vector<double> x = elements(op.qkv, op.dtype, (t * (rotated + op.kv.kv_heads) + h) * dim, dim);
+      if (op.q_norm != nullptr && h < rotated) {
+        const std::vector<double> weight = elements(h < op.heads ? op.q_norm : op.k_norm, op.dtype, 0, dim);
+        const double root = std::sqrt(dot(x, x) / static_cast<double>(dim) + double{op.epsilon});
+        for (int64_t i = 0; i < dim; ++i) x[i] *= weight[i] / root;
+      }
       for (int64_t i = 0; i < half && h < rotated; ++i) {
         const double angle = double{op.inverse_frequencies[i]} * op.positions[t], low = x[i], high = x[i + half];
         x[i] = low * std::cos(angle) - high * std::sin(angle);

@@ -57,6 +57,17 @@ void rotate(float* x, int64_t half, const float* cosines, const float* sines) {
   }
 }
 
+void norm_heads(const RopeAppend& op, float* x) {
+  const int64_t dim = op.kv.head_dim;
+  float* weights = scratch<kWeight>(2 * dim);
+  isa().widen(op.q_norm, op.dtype, dim, 1, weights);
+  isa().widen(op.k_norm, op.dtype, dim, 1, weights + dim);
+  for (int64_t h = 0; h < op.heads + op.kv.kv_heads; ++h, x += dim) {
+    const float mean = isa().sum_squares(x, dim) / static_cast<float>(dim);
+    isa().multiply_scaled(x, h < op.heads ? weights : weights + dim, 1 / std::sqrt(mean + op.epsilon), dim, x);
+  }
+}
+
 void rope_row(const RopeAppend& op, int64_t t) {
   const PagedKv& kv = op.kv;
   const int64_t dim = kv.head_dim, rotated = op.heads + kv.kv_heads, count = (rotated + kv.kv_heads) * dim;
@@ -65,8 +76,12 @@ void rope_row(const RopeAppend& op, int64_t t) {
   void* stored = at(op.qkv, op.dtype, t * count);
   isa().widen(stored, op.dtype, count, 1, x);
   angles(op, t, cosines, cosines + dim / 2);
+  if (op.q_norm != nullptr) norm_heads(op, x);
   for (int64_t h = 0; h < rotated; ++h) rotate(x + h * dim, dim / 2, cosines, cosines + dim / 2);
-  isa().narrow(x, rotated * dim, 1, op.dtype, stored);
+  if (op.q != nullptr)
+    isa().narrow(x, op.heads * dim, 1, op.dtype, at(op.q, op.dtype, t * op.heads * dim));
+  else
+    isa().narrow(x, rotated * dim, 1, op.dtype, stored);
   const int64_t block = kv.blocks[op.sequences[t] * kv.blocks_per_sequence + op.positions[t] / kv.block_tokens];
   const int64_t slot = (block * kv.block_tokens + op.positions[t] % kv.block_tokens) * kv.kv_heads * dim;
   isa().narrow(x + op.heads * dim, kv.kv_heads * dim, kv.k_scale, kv.dtype, at(kv.k, kv.dtype, slot));
@@ -129,6 +144,7 @@ void rope_append(const RopeAppend& op, Threads& threads) {
   require(op.dtype == core::Dtype::fp32 || op.dtype == core::Dtype::bf16, "rope_append", "qkv has to be fp32 or bf16");
   require(op.kv.head_dim > 0 && op.kv.head_dim % 2 == 0, "rope_append", "head_dim has to be even");
   require(op.kv.block_tokens > 0, "rope_append", "block_tokens has to be above 0");
+  require((op.q_norm == nullptr) == (op.k_norm == nullptr), "rope_append", "q and k are normed both or not at all");
   threads.parallel_for(op.tokens, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) rope_row(op, t);
   });

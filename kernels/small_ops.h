@@ -32,7 +32,8 @@ struct Quantize {
   float* out_scales = nullptr;
 };
 
-// Rotates q and k in place (rotate-half form, as Llama and Qwen have it) and appends k and v to the cache.
+// Rotates q and k in place (rotate-half form, as Llama and Qwen have it) and appends k and v to the cache. With q_norm
+// and k_norm each head of q and k is first divided by its root mean square and multiplied with the weights (Qwen3).
 struct RopeAppend {
   void* qkv = nullptr;                    // (tokens, (heads + 2 * kv.kv_heads) * head_dim): q, k, v side by side
   core::Dtype dtype = core::Dtype::bf16;  // of qkv
@@ -41,6 +42,11 @@ struct RopeAppend {
   const int32_t* positions = nullptr;          // (tokens): position in its sequence, which is also where it is cached
   const int32_t* sequences = nullptr;          // (tokens): row of kv.blocks
   const float* inverse_frequencies = nullptr;  // (head_dim / 2)
+  const void* q_norm = nullptr;                // (head_dim), of qkv's dtype; null: not normed
+  const void* k_norm = nullptr;                // both or none
+  float epsilon = 1e-6F;                       // added to the mean square
+  void* q = nullptr;  // (tokens, heads, head_dim), of qkv's dtype: takes the rotated q, and qkv stays as it was; null:
+                      // in place
 };
 
 // out[t] = table[ids[t]]; an id out of range gives zeros.

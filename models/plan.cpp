@@ -243,7 +243,8 @@ Plan parse_plan(std::string_view text, std::string_view origin) {
   const Fields f(json, std::string(origin));
   if (f.text("schema") != "drydock.plan") throw f.error("schema", "want 'drydock.plan'");
   if (f.integer("version", 1, 1'000'000) > kPlanVersion)
-    throw f.error("version", "is newer than this program; want " + std::to_string(kPlanVersion));
+    throw f.error("version", "is newer than this program, which reads " + std::to_string(kPlanVersion) +
+                               "; use the drydock that wrote it, or plan again");
   f.only({"schema", "version", "model", "precision", "kv_precision", "backend", "backend_version", "mode", "gpus",
           "pools", "router_policy", "speculative", "experts", "workload", "slo", "prediction"});
   Plan plan;

@@ -10,7 +10,9 @@ std::vector<Token> ByteCodec::encode(std::string_view text, bool) const {
 }
 
 std::string ByteCodec::bytes(Token token) const {
-  return token >= 0 && token < 256 ? std::string(1, static_cast<char>(token)) : std::string();
+  if (token < 0 || token >= vocabulary_) return {};
+  constexpr Token kBytes = 256, kPrintable = 95;
+  return std::string(1, static_cast<char>(token < kBytes ? token : ' ' + token % kPrintable));
 }
 
 std::string ByteCodec::chat_prompt(std::span<const ChatMessage> messages) const {

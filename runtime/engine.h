@@ -14,8 +14,9 @@ struct SequenceWork {
   std::span<const Token> tokens;  // to compute, in positions context, context + 1, ...; not empty
   int64_t context = 0;
   std::span<const int32_t> blocks;  // KV blocks of the sequence in order, with room for context + tokens.size()
-  int64_t outputs = 0;  // logits wanted of the last so many positions: 0 in the middle of a prompt, 1 for the
-                        // next token, 1 + drafts to verify drafts
+  int64_t outputs = 0;  // logits wanted of the last so many positions: 0 in the middle of a prompt, and where a
+                        // finished sequence is still in the batch (emulated engines only); 1 for the next token, 1 +
+                        // drafts to verify drafts
   const Sampling* sampling = nullptr;
   int64_t answered = 0;  // tokens of the answer so far: index of the first one drawn
 };
@@ -31,7 +32,8 @@ struct RankWork {
 // The drawn tokens: one for each output, ranks in order, prompts before decodes.
 struct StepResult {
   std::vector<GeneratedToken> tokens;
-  double us = 0;  // that the step took
+  double us = 0;        // that the step took
+  double drain_us = 0;  // after it, until the tokens of its prompts are known: what later pipeline stages take
 };
 
 // One thread uses it at a time.
@@ -42,6 +44,7 @@ class Engine {
   virtual int64_t vocabulary() const = 0;
   // Runs the step and returns when its tokens are known. Throws core::Error when the device failed: the worker is lost.
   virtual void step(std::span<const RankWork> ranks, StepResult& result) = 0;
+  virtual void idle() {}  // no step follows the last one at once
 
   // KV of a rank's blocks as bytes, for a worker that goes on with the sequence: all layers of a block together.
   virtual size_t kv_block_bytes() const = 0;  // 0: an engine without KV, such as the emulated one

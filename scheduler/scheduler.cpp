@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 namespace drydock::scheduler {
 
@@ -12,7 +13,10 @@ Scheduler::Scheduler(const Policy& policy, int64_t kv_blocks, int64_t block_toke
     : policy_(policy),
       kv_(kv_blocks, policy.prefix_cache),
       shift_(std::countr_zero(static_cast<uint64_t>(block_tokens))),
-      watermark_blocks_(static_cast<int64_t>(policy.watermark * static_cast<double>(kv_blocks))) {
+      watermark_blocks_(static_cast<int64_t>(policy.watermark * static_cast<double>(kv_blocks))),
+      growth_(policy.counts_tokens ? 1 : policy.decode_growth),
+      room_growth_(policy.counts_tokens ? static_cast<double>(policy.decode_tokens) : policy.decode_growth),
+      spare_tokens_(policy.counts_tokens ? policy.decode_tokens - 1 : 0) {
   assert(std::has_single_bit(static_cast<uint64_t>(block_tokens)));
   assert(policy.max_tokens > 0 && policy.max_sequences > 0 && policy.decode_growth >= 1);
 }
@@ -25,8 +29,8 @@ int64_t Scheduler::blocks_of(double tokens) const {
 bool Scheduler::can_run(const Request& r) const {
   const int64_t steps = r.decode_steps < 0 ? r.output_tokens - 1 : r.decode_steps;
   const double output =
-      std::max(static_cast<double>(r.output_tokens), static_cast<double>(steps + 1) * policy_.decode_growth);
-  return blocks_of(static_cast<double>(r.prompt_tokens) + std::ceil(output)) <= kv_.total();
+      std::max(static_cast<double>(r.output_tokens), static_cast<double>(steps + 1) * growth_);
+  return blocks_of(static_cast<double>(r.prompt_tokens + spare_tokens_) + std::ceil(output)) <= kv_.total();
 }
 
 int64_t Scheduler::cached_prefix_tokens(std::span<const uint64_t> hashes, int64_t prompt_tokens) const {
@@ -62,6 +66,7 @@ RequestId Scheduler::add(const Request& request) {
   s.target = request.prompt_tokens;
   s.published = 0;
   s.swapped = 0;
+  s.won = 1;
   s.started = s.stopping = false;
   enqueue(id);
   if (policy_.order == Order::priority) blocked_ = false;
@@ -132,7 +137,7 @@ void Scheduler::schedule_one(size_t index, int64_t chunk) {
   if (r->lingers == 0) {
     const bool decodes = r->decodes();
     if (!decodes && chunk == 0) return;
-    if (!grow_or_preempt(index, r->done + (decodes ? policy_.decode_growth : static_cast<double>(chunk)))) return;
+    if (!grow_or_preempt(index, r->done + (decodes ? room_growth_ : static_cast<double>(chunk)))) return;
     r = &running_[index];
   }
   r->scheduled = true;
@@ -181,7 +186,7 @@ void Scheduler::preempt_last() {
     batch_.swapped_out += s.swapped;
   } else if (r.decodes()) {
     // With the last token, whose KV was not there yet: as far as a step of decode would have come.
-    s.target = static_cast<int64_t>(r.done + policy_.decode_growth);
+    s.target = static_cast<int64_t>(r.done + growth_);
   }
   s.published = 0;
   kv_.release(s.blocks);
@@ -229,8 +234,9 @@ void Scheduler::publish(Slot& s, double done) {
 bool Scheduler::advance(Running& r, int64_t steps) {
   Slot& s = slot(r.id);
   if (r.decodes()) {
-    r.done += policy_.decode_growth * static_cast<double>(steps);
-    r.left -= steps;
+    const int64_t tokens = policy_.counts_tokens ? std::exchange(s.won, 1) : steps;
+    r.done += growth_ * static_cast<double>(tokens);
+    r.left -= tokens;
   } else {
     r.done += static_cast<double>(r.chunk);
     counters_.computed_tokens += r.chunk;
@@ -306,6 +312,15 @@ void Scheduler::leave(RequestId id) {
   unused_.push_back(id);
 }
 
+void Scheduler::won(RequestId id, int64_t tokens) {
+  assert(policy_.counts_tokens && in_flight_ && tokens >= 1 && tokens <= policy_.decode_tokens);
+  slot(id).won = tokens;
+}
+
+void Scheduler::extend_hashes(RequestId id, std::span<const uint64_t> more) {
+  if (policy_.prefix_cache) slot(id).hashes.insert(slot(id).hashes.end(), more.begin(), more.end());
+}
+
 void Scheduler::arrived(RequestId id) {
   Slot& s = slot(id);
   assert(s.phase == Phase::pulling);
@@ -354,7 +369,7 @@ int64_t Scheduler::generated(RequestId id) const {
   for (const Running& r : running_)
     if (r.id == id) left = r.left;
   const double steps = static_cast<double>(s.request.decode_steps - left);
-  return std::min<int64_t>(s.request.output_tokens, 1 + std::llround(steps * policy_.decode_growth));
+  return std::min<int64_t>(s.request.output_tokens, 1 + std::llround(steps * growth_));
 }
 
 void Scheduler::check() const {

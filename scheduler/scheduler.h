@@ -34,6 +34,9 @@ struct Policy {
   // Under speculative decoding: tokens of the step per decoding sequence, and tokens it wins on average.
   int64_t decode_tokens = 1;
   double decode_growth = 1;
+  // Runtimes, which know what each step won: Request::decode_steps are tokens, decode_growth is not looked at, and a
+  // request's step of decode makes one token unless won() told another number.
+  bool counts_tokens = false;
 };
 
 // vLLM V1: running requests first, in order, then waiting ones, all within max_num_batched_tokens; a request that finds
@@ -109,6 +112,11 @@ class Scheduler {
   // The batch ran `steps` <= repeats times.
   const Progress& complete(int64_t steps = 1);
 
+  // Under Policy::counts_tokens: what a decoding request's part in the running step made, 1 to Policy::decode_tokens.
+  void won(RequestId id, int64_t tokens);
+  // Hashes of the request's next full blocks, after those that are known: of its answer as it comes.
+  void extend_hashes(RequestId id, std::span<const uint64_t> more);
+
   void arrived(RequestId id);  // the KV of a pull is here
   void release(RequestId id);  // a finished request's KV was fetched
   void stop(RequestId id);     // leaves, wherever it is; one that is in the running step leaves at its end
@@ -143,6 +151,7 @@ class Scheduler {
     int64_t target = 0;    // tokens to compute before it decodes
     size_t published = 0;  // blocks that have their hash
     int64_t swapped = 0;   // KV tokens kept on the host
+    int64_t won = 1;       // tokens of the running step, where they are counted
     bool started = false;  // has its first token
     bool stopping = false;
     Phase phase = Phase::none;
@@ -189,6 +198,8 @@ class Scheduler {
   KvBlocks kv_;
   int shift_;
   int64_t watermark_blocks_;
+  double growth_, room_growth_;  // KV tokens a step of decode adds, and has room for
+  int64_t spare_tokens_;         // of KV beyond a request's last token: drafts that turn out wrong
   std::vector<Slot> slots_;
   std::vector<RequestId> unused_;
   std::deque<RequestId> waiting_;

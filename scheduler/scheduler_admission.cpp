@@ -37,13 +37,13 @@ int64_t Scheduler::reserved_blocks() const {
 
 int64_t Scheduler::reserve_of(double tokens, int64_t left, int64_t room) const {
   const double output = policy_.reserve * static_cast<double>(std::min(left, policy_.reserve_most));
-  return std::max<int64_t>(0, blocks_of(tokens + output * policy_.decode_growth) - room);
+  return std::max<int64_t>(0, blocks_of(tokens + output * growth_ + static_cast<double>(spare_tokens_)) - room);
 }
 
 int64_t Scheduler::own_reserve(const Slot& s) const {
   const int64_t output = std::min(s.left, policy_.reserve_most);
   const double share = policy_.reserves_own_output ? 1 : policy_.reserve;
-  return static_cast<int64_t>(std::ceil(share * static_cast<double>(output) * policy_.decode_growth));
+  return static_cast<int64_t>(std::ceil(share * static_cast<double>(output) * growth_)) + spare_tokens_;
 }
 
 bool Scheduler::has_room(const Slot& s, int64_t cached, int64_t held_now, const KvBlocks::Match& match) const {
@@ -65,7 +65,7 @@ bool Scheduler::admit_head() {
   const int64_t cached = match.blocks << shift_;
   const int64_t chunk = comes_whole ? 0 : chunk_of(s.target - cached);
   if (!comes_whole && chunk == 0) return false;
-  const int64_t held_now = s.swapped > 0 ? s.swapped + static_cast<int64_t>(std::ceil(policy_.decode_growth))
+  const int64_t held_now = s.swapped > 0 ? s.swapped + static_cast<int64_t>(std::ceil(room_growth_))
                            : comes_whole ? s.target
                                          : cached + chunk;
   if (!has_room(s, cached, held_now, match)) return false;

@@ -140,7 +140,7 @@ std::unique_ptr<Load> load_of(const models::Workload& w, double gap_us, const Lo
 }
 
 std::optional<Served> serve(const Deployment& deployment, const models::Workload& asked, const Targets& targets,
-                            const LoadOptions& given) {
+                            const LoadOptions& given, UserTimes* times) {
   const Slice slice = slice_of(deployment, asked);
   const models::Workload& workload = slice.workload;
   LoadOptions options = given;
@@ -160,6 +160,7 @@ std::optional<Served> serve(const Deployment& deployment, const models::Workload
   scenario.steady_after = workload.concurrency ? users_of(workload) : recording.skip;
   if (targets.quantile && targets.any() && options.gives_up) scenario.look_us = look_us(targets, workload);
   const Simulated s = simulate(slice.deployment, workload, scenario, *load, recorder);
+  if (times) *times = {recorder.ttft_ms(), recorder.tpot_ms(), recorder.latency_ms()};
   if (s.saturated || recorder.requests() == 0) return std::nullopt;
   const Bands bands(slice.deployment, workload, s.running);
   Served out;

@@ -93,9 +93,16 @@ Simulated simulate(const Deployment& deployment, const models::Workload& workloa
       cluster.visit([&](const RequestRecord& r) { recorder.look(r, now_us); });
       if (recorder.end_look()) cluster.stop();
     });
+  const ClusterTotals totals = cluster.run(load, recorder, scenario.most_us);
+  Simulated out = figures_of(totals, recorder, workload.rate.has_value());
+  const size_t last = deployment.parts.size() - 1;
+  out.running = totals.busy_us[last] > 0 ? totals.decode_sequence_us[last] / totals.busy_us[last] : 0;
+  return out;
+}
+
+Simulated figures_of(const ClusterTotals& t, const Recorder& recorder, bool open) {
   Simulated out;
-  out.totals = cluster.run(load, recorder, scenario.most_us);
-  const ClusterTotals& t = out.totals;
+  out.totals = t;
   out.ttft_ms = distribution(recorder.ttft_ms());
   out.tpot_ms = distribution(recorder.tpot_ms());
   out.latency_ms = distribution(recorder.latency_ms());
@@ -120,12 +127,10 @@ Simulated simulate(const Deployment& deployment, const models::Workload& workloa
   out.good_share =
       n > 0 ? static_cast<double>(recorder.good()) / static_cast<double>(recorder.requests() + t.lost + t.rejected) : 0;
   out.goodput_per_s = out.good_share * out.requests_per_s;
-  const size_t last = deployment.parts.size() - 1;
-  out.running = t.busy_us[last] > 0 ? t.decode_sequence_us[last] / t.busy_us[last] : 0;
   out.hit_rate = t.counters.prompt_tokens > 0
                      ? static_cast<double>(t.counters.cached_tokens) / static_cast<double>(t.counters.prompt_tokens)
                      : 0;
-  if (workload.rate) {
+  if (open) {
     // Of the requests that count: those before totals.steady_us are in neither.
     const double served = recorder.output_tokens() > 0 ? window_tokens / recorder.output_tokens() : 0;
     out.saturated = served < kServedShare && queue_grows(recorder.queue_ms(), out.latency_ms.mean);

@@ -79,9 +79,17 @@ ClusterSpec cluster_of(const Deployment& deployment, const models::Workload& wor
 Simulated simulate(const Deployment& deployment, const models::Workload& workload, const Scenario& scenario, Load& load,
                    Recorder& recorder);
 
+// What a run's totals and requests come to, whoever served them; `open`: arrivals did not wait for answers. Without
+// `running`, which only a simulation knows.
+Simulated figures_of(const ClusterTotals& totals, const Recorder& recorder, bool open);
+// Every request that counted, as its user felt it [ms], in the order of their ends.
+struct UserTimes {
+  std::vector<double> ttft_ms, tpot_ms, latency_ms;
+};
+
 // What a recommendation judges: the workload's default load. A pool of equal workers is simulated as one of them with
-// its share of the requests. nullopt: the deployment can't serve the rate.
+// its share of the requests. nullopt: the deployment can't serve the rate. `times`: filled where it is given.
 std::optional<Served> serve(const Deployment& deployment, const models::Workload& workload, const Targets& targets,
-                            const LoadOptions& options = {});
+                            const LoadOptions& options = {}, UserTimes* times = nullptr);
 
 }  // namespace drydock::simulator

@@ -19,7 +19,6 @@
 using namespace drydock::tests;
 using drydock::perfdb::Access;
 using drydock::perfdb::Database;
-using nlohmann::json;
 
 namespace {
 
@@ -51,10 +50,10 @@ Arguments with(Arguments all, const Arguments& more) {
   return all;
 }
 
-json profile_json(const Run& run) {
+nlohmann::json profile_json(const Run& run) {
   CAPTURE(run.err);
   REQUIRE(run.exit_code == 0);
-  return json::parse(run.out);
+  return nlohmann::json::parse(run.out);
 }
 
 void profile_refused(const Arguments& arguments, const std::string& names) {
@@ -75,7 +74,7 @@ int64_t rows(const std::string& db) {
 }
 
 // A write that fails half way: an answer in one line, and the rows of before are all there.
-void is_full(const json& told, const std::string& reason, int64_t rows_before) {
+void is_full(const nlohmann::json& told, const std::string& reason, int64_t rows_before) {
   const std::string err = told["err"];
   CAPTURE(err);
   CHECK(told["exit_code"] == 2);
@@ -98,7 +97,7 @@ bool mount_small_disk(const std::filesystem::path& folder, uintmax_t bytes) {
 }
 
 // Runs the campaign with a copy of `db` on a disk that has `free_bytes` left; nullopt where none can be made.
-std::optional<json> run_on_full_disk(const Scratch& scratch, const std::string& db, uintmax_t free_bytes) {
+std::optional<nlohmann::json> run_on_full_disk(const Scratch& scratch, const std::string& db, uintmax_t free_bytes) {
   const std::filesystem::path disk = scratch.path() / "disk";
   std::filesystem::create_directory(disk);
   const pid_t child = ::fork();
@@ -107,7 +106,7 @@ std::optional<json> run_on_full_disk(const Scratch& scratch, const std::string& 
       const std::string copy = disk / "out.db";
       std::filesystem::copy_file(db, copy);
       const Run run = run_drydock(with(simulated(scratch, copy), {"--max-context", "2048"}));
-      const json told{{"exit_code", run.exit_code}, {"out", run.out}, {"err", run.err}, {"rows", rows(copy)}};
+      const nlohmann::json told{{"exit_code", run.exit_code}, {"out", run.out}, {"err", run.err}, {"rows", rows(copy)}};
       scratch.write("told.json", told.dump());
       ::_exit(0);
     } catch (...) {
@@ -118,7 +117,7 @@ std::optional<json> run_on_full_disk(const Scratch& scratch, const std::string& 
   REQUIRE(WIFEXITED(status));
   if (WEXITSTATUS(status) == 77) return std::nullopt;
   REQUIRE(WEXITSTATUS(status) == 0);
-  return json::parse(drydock::core::read_file(scratch.path() / "told.json"));
+  return nlohmann::json::parse(drydock::core::read_file(scratch.path() / "told.json"));
 }
 
 }  // namespace
@@ -126,14 +125,14 @@ std::optional<json> run_on_full_disk(const Scratch& scratch, const std::string& 
 TEST_CASE("a campaign fills a database, and the same again goes on") {
   const Scratch scratch;
   const std::string db = scratch / "out.db";
-  const json first = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
+  const nlohmann::json first = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
   CHECK(first["schema"] == "drydock.profile");
   CHECK(first["ending"] == "target_met");
   CHECK(first["points"].get<int64_t>() > 20);
   CHECK(first["families"].size() == 4);
   CHECK(rows(db) == first["points"].get<int64_t>());
   CHECK(first["reused"] == 0);
-  const json again = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
+  const nlohmann::json again = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
   CHECK(again["reused"] == first["points"]);
   CHECK(again["points"] == 0);
   const Run told = run_drydock(simulated(scratch, db));
@@ -150,7 +149,8 @@ TEST_CASE("a campaign fills a database, and the same again goes on") {
 TEST_CASE("a dry run tells the plan and touches nothing") {
   const Scratch scratch;
   const std::string db = scratch / "out.db";
-  const json plan = profile_json(run_drydock(with(simulated(scratch, db), {"--dry-run", "--tp", "1,2", "--json"})));
+  const nlohmann::json plan =
+      profile_json(run_drydock(with(simulated(scratch, db), {"--dry-run", "--tp", "1,2", "--json"})));
   CHECK(plan["schema"] == "drydock.profile.plan");
   CHECK(plan["deployments"] == 2);
   CHECK(plan["families"].size() == 6);
@@ -164,7 +164,7 @@ TEST_CASE("a dry run tells the plan and touches nothing") {
 
 TEST_CASE("failures cost ops, not the campaign") {
   const Scratch scratch;
-  const json report =
+  const nlohmann::json report =
       profile_json(run_drydock(with(simulated(scratch, scratch / "out.db"),
                                     {"--fault", "prefill_attention=crash", "--fault", "elementwise=error", "--json"})));
   CHECK(report["failed"].size() == 10);  // five in a row of each
@@ -268,10 +268,10 @@ TEST_CASE("a database that another process writes is told in one line and keeps 
 TEST_CASE("energy and the split of ops over kernels are told") {
   const Scratch scratch;
   const std::string db = scratch / "out.db";
-  const json told = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
+  const nlohmann::json told = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
   REQUIRE(!told["energy"].empty());
   CHECK(told["energy"].size() == told["points"]);
-  for (const json& e : told["energy"])
+  for (const nlohmann::json& e : told["energy"])
     CHECK(e["watts"].get<double>() == doctest::Approx(e["joules"].get<double>() / e["us"].get<double>() * 1e6));
   REQUIRE(!told["parts"].empty());
   CHECK(told["parts"][0]["parts"][0]["name"] == "attend");
@@ -286,7 +286,7 @@ TEST_CASE("--energy samples long enough for a GPU's energy counter") {
   const Scratch scratch;
   Arguments slow = simulated(scratch, scratch / "out.db");
   *(std::find(slow.begin(), slow.end(), "20s")) = "4s";
-  const json told = profile_json(run_drydock(with(slow, {"--energy", "--json"})));
+  const nlohmann::json told = profile_json(run_drydock(with(slow, {"--energy", "--json"})));
   CHECK(told["points"].get<int64_t>() >= 1);
   // Simulated samples take no time, so that their number ends them; on a device 1.2 s do.
   CHECK(told["energy"].size() == told["points"]);

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <set>
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>
@@ -57,6 +58,18 @@ TEST_CASE("every file that recommend writes is as its schema says") {
   }
 }
 
+TEST_CASE("a manifest of generated files is as its schema says") {
+  const Scratch scratch;
+  const std::string plan = DRYDOCK_SOURCE_DIR "/tests/data/generate/plan.json";
+  REQUIRE(run_drydock(
+              {"generate", "--plan", plan, "--target", "vllm,bench", "--out", scratch / "o", "--set", "served-name=x"})
+              .exit_code == 0);
+  nlohmann::json manifest = plain(scratch / "o/manifest.json");
+  CHECK(breach(manifest, "files.schema.json") == "");
+  manifest["files"][0]["size"] = 1;
+  CHECK(breach(manifest, "files.schema.json") != "");
+}
+
 TEST_CASE("what profile tells is as its schema says") {
   const Scratch scratch;
   const std::string model = scratch.write(
@@ -78,6 +91,96 @@ TEST_CASE("what profile tells is as its schema says") {
     CHECK(told["failed"].empty() == (more.size() == 1));
     told["families"][0].erase("error");
     CHECK(breach(told, "profile.schema.json") != "");
+  }
+}
+
+TEST_CASE("every JSON answer is as its schema says, and one without a field is not") {
+  const Scratch scratch;
+  const std::vector<std::string> ask = {"--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--backend",
+                                        "vllm",    "--isl",         "500",      "--osl",    "50"};
+  const auto asked = [&](std::vector<std::string> arguments, const std::vector<std::string>& more) {
+    arguments.insert(arguments.end(), ask.begin(), ask.end());
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  REQUIRE(run_drydock(asked({"recommend"}, {"--gpus", "1", "--rate", "2", "--tpot", "30", "--out", scratch / "o"}))
+              .exit_code == 0);
+  const std::string plan = scratch / "o/plan.json";
+  std::string points = "mode,model,system,backend,isl,osl,concurrency,tp_size,ttft_ms,tpot_ms\n";
+  for (const char* measured : {"8,1,60,9", "16,1,80,10", "32,1,120,12", "64,1,200,15"})
+    points += std::string("agg,Qwen/Qwen3-8B,h100_sxm,vllm,1000,100,") + measured + "\n";
+  const std::string csv = scratch.write("points.csv", points);
+  struct Case {
+    std::vector<std::string> arguments;
+    const char *schema, *needed;
+    int exit_code = 0;
+  };
+  for (const Case& c : std::vector<Case>{
+           {asked({"recommend"}, {"--gpus", "2", "--mode", "disagg", "--tpot", "30", "--price", "2"}), "recommend",
+            "searched"},
+           {asked({"recommend"}, {"--gpus", "1", "--tpot", "0.01"}), "recommend", "nearest", 3},
+           {asked({"size"}, {"--gpus", "2", "--concurrency", "8"}), "recommend", "breakdown"},
+           {{"estimate", "--plan", plan}, "estimate", "workload"},
+           {{"simulate", "--plan", plan, "--requests", "200"}, "simulate", "good_share"},
+           {{"simulate", "--plan", plan, "--requests", "200", "--fail", "worker/0@3s"}, "simulate", "lost"},
+           {{"compare", "--plans", plan, plan, "--requests", "100"}, "compare", "plans"},
+           {{"validate", "--points", csv}, "validate", "regret"},
+           {{"calibrate", "--points", csv, "--out", scratch / "c.json"}, "calibrate", "figures"},
+           {{"models"}, "models", "models"},
+           {{"systems"}, "systems", "systems"},
+           {{"support"}, "support", "support"},
+           {{"db", "info"}, "db_info", "contents"}}) {
+    std::vector<std::string> arguments = c.arguments;
+    arguments.push_back("--json");
+    const Run run = run_drydock(arguments);
+    CAPTURE(run.err);
+    CAPTURE(c.schema);
+    REQUIRE(run.exit_code == c.exit_code);
+    const std::string file = std::string(c.schema) + ".schema.json";
+    nlohmann::json told = nlohmann::json::parse(run.out);
+    CHECK(breach(told, file.c_str()) == "");
+    told.erase(c.needed);
+    CHECK(breach(told, file.c_str()) != "");
+  }
+}
+
+TEST_CASE("what sweep and fleet tell is as their schemas say") {
+  const Scratch scratch;
+  const std::string sweep = scratch.write(
+      "sweep.yaml",
+      "models: Qwen/Qwen3-8B\nsystems: [h100_sxm, {prefill: h100_sxm, decode: l40s}]\nbackend: vllm\ngpus: 2\nmethod: "
+      "analytic\n"
+      "workloads: [{isl: 500, osl: 50, rate: 1}, {isl: 30000, osl: 20000}]\nslos: [{tpot: 30ms}, {ttft: 1us}]\n");
+  REQUIRE(run_drydock({"sweep", sweep, "--out", scratch / "o"}).exit_code == 0);
+  nlohmann::json told = nlohmann::json::parse(run_drydock({"sweep", "--show", scratch / "o", "--json"}).out);
+  CHECK(breach(told, "sweep.schema.json") == "");
+  std::set<std::string> seen;
+  for (const auto& item : told["items"]) {
+    seen.insert(item["status"].get<std::string>());
+    if (item.contains("plan")) CHECK(breach(item["plan"], "plan.schema.json") == "");
+  }
+  CHECK(seen == std::set<std::string>{"met", "missed", "refused"});
+  told["items"][0]["status"] = "won";
+  CHECK(breach(told, "sweep.schema.json") != "");
+
+  const std::string stock =
+      "stock: [{system: l40s, gpus: GPUS, price: 1}]\nmode: agg\nmodels: [{model: Qwen/Qwen3-8B, ";
+  const std::string load = "precision: fp8, backend: vllm, isl: 1000, osl: 100, rate: 20, tpot: TARGET}]\n";
+  struct Case {
+    const char *gpus, *target;
+    int exit_code;
+  };
+  for (const Case& c : {Case{"8", "60ms", 0}, Case{"1", "60ms", 3}, Case{"8", "1us", 3}}) {
+    std::string text = stock + load;
+    text.replace(text.find("GPUS"), 4, c.gpus);
+    text.replace(text.find("TARGET"), 6, c.target);
+    const Run run = run_drydock({"fleet", scratch.write("fleet.yaml", text), "--json"});
+    CAPTURE(run.err);
+    REQUIRE(run.exit_code == c.exit_code);
+    nlohmann::json fleet = nlohmann::json::parse(run.out);
+    CHECK(breach(fleet, "fleet.schema.json") == "");
+    fleet.erase("stock");
+    CHECK(breach(fleet, "fleet.schema.json") != "");
   }
 }
 

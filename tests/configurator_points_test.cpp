@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include "configurator/point_row.h"
 #include "configurator/points.h"
 #include "core/error.h"
 
@@ -124,4 +125,40 @@ TEST_CASE("errors, bands and regret are computed as defined") {
   CHECK(v.regret.misses == 1);
   CHECK(v.regret.mean_loss == doctest::Approx((0 + 0 + 2 * 100 * (1 - (20.0 / 2100) / (30.0 / 3100))) / 4));
   CHECK(v.groups.at("model=m").rows == 4);
+}
+
+TEST_CASE("a plan that was measured is written as the row that reads back as it") {
+  models::Plan plan;
+  plan.model = "deepseek-ai/DeepSeek-R1", plan.precision = "fp8_block", plan.kv_precision = "fp8";
+  plan.backend = models::Backend::sglang;
+  plan.workload.isl = 1000, plan.workload.osl = 200, plan.workload.concurrency = 96, plan.workload.prefix_hit = 0.25;
+  models::Pool pool;
+  pool.system = "h200_sxm", pool.parallelism = {1, 1, 8, 1, 8}, pool.replicas = 2;
+  pool.max_batch = 128, pool.max_tokens = 4096;
+  plan.pools = {pool};
+  PointMeasurement measured;
+  measured.ttft_ms = 123.5, measured.tpot_ms = 9.25, measured.load = "96, in flight";
+  const auto read = [&] {
+    return plan_of(core::Csv::parse(point_columns() + point_row(plan, measured), "p.csv"), 0, point_resources());
+  };
+  models::Plan back = read();
+  CHECK((back.model == plan.model && back.precision == plan.precision && back.kv_precision == "fp8"));
+  CHECK(back.pools[0].parallelism == pool.parallelism);
+  CHECK((back.pools[0].replicas == 2 && back.pools[0].max_batch == 128 && back.pools[0].max_tokens == 4096));
+  // Lengths in [0.9, 1.1] of 1000 are those in [1 - 0.1818, 1] of 1100.
+  CHECK((back.workload.isl == 1100 && back.workload.osl == 220));
+  CHECK(back.workload.shortest == doctest::Approx(0.9 / 1.1).epsilon(1e-4));
+  CHECK((*back.workload.concurrency == 96 && back.workload.prefix_hit == 0.25));
+
+  plan.model = "Qwen/Qwen3-32B", plan.precision = "fp8", plan.mode = models::Mode::disagg;
+  pool.role = models::Role::prefill, pool.parallelism = {1, 1, 1, 1, 1}, pool.replicas = 3, pool.max_batch = 2;
+  models::Pool decode = pool;
+  decode.role = models::Role::decode, decode.parallelism.tp = 4, decode.replicas = 1, decode.max_batch = 64;
+  plan.pools = {pool, decode};
+  back = read();
+  REQUIRE(back.pools.size() == 2);
+  CHECK((back.pools[0].replicas == 3 && back.pools[0].max_batch == 2));
+  CHECK((back.pools[1].parallelism.tp == 4 && back.pools[1].max_batch == 64));
+  plan.pools[1].system = "h100_sxm";
+  CHECK_THROWS_WITH_AS(read(), doctest::Contains("are on h200_sxm and h100_sxm"), core::Error);
 }

@@ -44,3 +44,20 @@ TEST_CASE("every scaling policy of the corpus is read or refused in one line") {
 TEST_CASE("every expert histogram of the corpus is read or refused in one line") {
   replay("histogram", drydock::fuzz::histogram);
 }
+TEST_CASE("every safetensors file of the corpus is read or refused in one line") {
+  replay("safetensors", drydock::fuzz::safetensors);
+}
+TEST_CASE("every tokenizer of the corpus is read or refused in one line, and cuts its text") {
+  replay("tokenizer", drydock::fuzz::tokenizer);
+}
+TEST_CASE("every event stream of the corpus is read or refused in one line") { replay("sse", drydock::fuzz::sse); }
+TEST_CASE("every message of the corpus is read or refused in one line") { replay("wire", drydock::fuzz::wire); }
+TEST_CASE("every runtime.json of the corpus is read or refused in one line") {
+  replay("serve_config", drydock::fuzz::serve_config);
+}
+TEST_CASE("every completion request of the corpus is read or refused in one line") {
+  replay("completion", drydock::fuzz::completion);
+}
+TEST_CASE("every answer of the corpus is told the same wherever its tokens end") {
+  replay("answer", drydock::fuzz::answer);
+}

@@ -2,7 +2,7 @@
 // How much random tests do: under the sanitizers, which are ten times as slow, a tenth.
 namespace drydock::tests {
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 inline constexpr int kLighter = 10;
 #else
 inline constexpr int kLighter = 1;

@@ -136,7 +136,7 @@ TEST_CASE("quantize agrees with the reference") {
 
 struct RopeCase {
   int64_t heads, kv_heads, head_dim, block_tokens;
-  bool fp8;
+  bool fp8, normed = false;  // normed: and q goes to memory of its own
 };
 
 void test_rope(const RopeCase& at) {
@@ -160,6 +160,8 @@ void test_rope(const RopeCase& at) {
            .blocks = blocks.data(),
            .blocks_per_sequence = 4};
   if (at.fp8) op.kv.k_scale = op.kv.v_scale = 0.01F;
+  const std::vector<Bf16> q_norm = random_bf16(at.head_dim, 8), k_norm = random_bf16(at.head_dim, 9);
+  if (at.normed) op.q_norm = q_norm.data(), op.k_norm = k_norm.data();
   const kernels::reference::Roped want = kernels::reference::rope_append(op);
 
   const auto elements = static_cast<size_t>(8 * at.block_tokens * token_row);
@@ -174,9 +176,21 @@ void test_rope(const RopeCase& at) {
   op.kv.blocks = device_blocks.data();
   op.kv.k = at.fp8 ? static_cast<void*>(k8.data()) : k.data();
   op.kv.v = at.fp8 ? static_cast<void*>(v8.data()) : v.data();
+  const int64_t q_row = at.heads * at.head_dim;
+  OnDevice<Bf16> device_q_norm(q_norm), device_k_norm(k_norm), device_q(static_cast<size_t>(tokens * q_row));
+  if (at.normed) op.q_norm = device_q_norm.data(), op.k_norm = device_k_norm.data(), op.q = device_q.data();
   kernels::cuda::rope_append(op, nullptr);
 
-  check_bf16(device_qkv.read(), want.qkv, row, row);
+  if (at.normed) {
+    std::vector<double> want_q;
+    for (int64_t t = 0; t < tokens; ++t)
+      want_q.insert(want_q.end(), want.qkv.begin() + t * row, want.qkv.begin() + t * row + q_row);
+    check_bf16(device_q.read(), want_q, q_row, q_row);
+    const std::vector<Bf16> same = device_qkv.read();
+    for (size_t i = 0; i < qkv.size(); ++i) REQUIRE(kernels::to_float(same[i]) == kernels::to_float(qkv[i]));
+  } else {
+    check_bf16(device_qkv.read(), want.qkv, row, row);
+  }
   const std::vector<Bf16> got_k = k.read(), got_v = v.read();
   const std::vector<Fp8> got_k8 = k8.read(), got_v8 = v8.read();
   for (int64_t i = 0; i < tokens * token_row; ++i) {
@@ -198,6 +212,8 @@ TEST_CASE("rope_append rotates and caches") {
     test_rope({4, 2, 64, 16, false});
     test_rope({8, 1, 128, 8, true});
     test_rope({3, 3, 256, 32, false});
+    test_rope({5, 1, 64, 16, false, true});
+    test_rope({4, 2, 128, 16, true, true});
   });
 }
 

@@ -179,6 +179,38 @@ TEST_CASE("rope rotates q and k in place and appends k and v where they belong")
   }
 }
 
+TEST_CASE("rope norms the heads of q and k, and leaves qkv where q goes elsewhere") {
+  core::Random random(37);
+  cpu::Threads threads(2);
+  for (const Dtype dtype : {Dtype::fp32, Dtype::bf16}) {
+    const std::vector<int32_t> positions = {3, 0, 40}, sequences = {0, 1, 1}, room = {64, 64};
+    const int64_t heads = 4, dim = 64, tokens = 3, width = heads + 4;
+    PagedCache cache(random, dtype, room, 2, dim, 16);
+    const std::vector<float> frequencies(dim / 2, 0.25F);
+    const Numbers qkv = random_numbers(random, dtype, tokens * width * dim);
+    Numbers kept = qkv, q(dtype, tokens * heads * dim);
+    const Numbers q_norm = random_numbers(random, dtype, dim), k_norm = random_numbers(random, dtype, dim);
+    RopeAppend op{kept.data(), dtype, cache.kv, tokens, heads, positions.data(), sequences.data(), frequencies.data()};
+    op.q_norm = q_norm.bytes.data(), op.k_norm = k_norm.bytes.data(), op.epsilon = 0.01F, op.q = q.data();
+    const reference::Roped want = reference::rope_append(op);
+    cpu::rope_append(op, threads);
+    CHECK(kept.bytes == qkv.bytes);
+    int64_t wrong = 0;
+    // Normed numbers stay below the square root of dim, 8, times a weight; a few roundings of fp32, one of the dtype.
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t i = 0; i < heads * dim; ++i)
+        wrong += !(std::abs(q[t * heads * dim + i] - want.qkv[t * width * dim + i]) <=
+                   half_step(dtype) * 1.01 * std::abs(want.qkv[t * width * dim + i]) + 64 * 0x1p-24);
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t i = 0; i < 2 * dim; ++i) {
+        const int64_t block = cache.blocks[sequences[t] * cache.kv.blocks_per_sequence + positions[t] / 16];
+        wrong += !(std::abs(cache.k[(block * 16 + positions[t] % 16) * 2 * dim + i] - want.k[t * 2 * dim + i]) <=
+                   half_step(dtype) * 1.01 * std::abs(want.k[t * 2 * dim + i]) + 64 * 0x1p-24);
+      }
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("embedding: rows, and zeros for what is not in the table") {
   core::Random random(35);
   cpu::Threads threads(2);

@@ -89,7 +89,9 @@ TEST_CASE("speculation, experts and overlap read back, and are not there unless 
 
 TEST_CASE("what is wrong in a plan is named") {
   CHECK(plan_error(changed("/schema", "other")) == "plan.json: field 'schema': want 'drydock.plan'");
-  CHECK(plan_error(changed("/version", 2)) == "plan.json: field 'version': is newer than this program; want 1");
+  CHECK(plan_error(changed("/version", 2)) ==
+        "plan.json: field 'version': is newer than this program, which reads 1; use the "
+        "drydock that wrote it, or plan again");
   CHECK(plan_error(changed("/backend", "vlm")) == "plan.json: field 'backend': want trtllm, vllm, sglang or drydock");
   CHECK(plan_error(changed("/mode", "agg")) ==
         "plan.json: field 'pools': want one pool of role worker in mode agg, pools prefill and decode in mode disagg");

@@ -66,12 +66,51 @@ __device__ __forceinline__ int64_t cache_row(const Cache& cache, int position, i
   return ((block * cache.block_tokens + position % cache.block_tokens) * cache.kv_heads + head) * cache.head_dim;
 }
 
-// Rotates 8 pairs (d, d + head_dim / 2) of one q or k head; k goes to the cache as well.
-__device__ __forceinline__ void rotate(Bf16* row, int heads, int item, int position, int sequence,
-                                       const float* frequencies, const Cache& cache) {
+// How q and k are normed before they are rotated; null weights: not at all.
+struct Norms {
+  const Bf16* q;
+  const Bf16* k;
+  float epsilon;
+};
+
+// Of q and k of a token: where they are read, and where the rotated ones go.
+struct Heads {
+  const Bf16* from;  // q and k side by side
+  Bf16* q;
+  Bf16* k;  // null: only into the cache
+};
+
+// 1 / root mean square of the head that this thread and its neighbours hold. All threads of the warp call it; a head is
+// held by a power of two of neighbours.
+__device__ __forceinline__ float head_factor(const Eight& low, const Eight& high, int head_dim, float epsilon) {
+  float squares = 0;
+#pragma unroll
+  for (int j = 0; j < kWide; ++j) squares += low.values[j] * low.values[j] + high.values[j] * high.values[j];
+  for (int mask = head_dim / 2 / kWide / 2; mask > 0; mask /= 2) squares += shuffle_xor(squares, mask);
+  return reciprocal_sqrt(squares / static_cast<float>(head_dim) + epsilon);
+}
+
+__device__ __forceinline__ void scale_eight(Eight& eight, const Bf16* weight, float factor) {
+  const Eight weights = load_eight(weight);
+#pragma unroll
+  for (int j = 0; j < kWide; ++j) eight.values[j] *= factor * weights.values[j];
+}
+
+// Norms and rotates 8 pairs (d, d + head_dim / 2) of one q or k head; k goes to the cache as well. All threads of a
+// warp call it; those that are not `active` only help with the norm.
+__device__ __forceinline__ void rotate(const Heads& row, int heads, int item, bool active, int position, int sequence,
+                                       const float* frequencies, const Norms& norms, const Cache& cache) {
   const int half = cache.head_dim / 2, head = item / (half / kWide), d = item % (half / kWide) * kWide;
-  Bf16* const at = row + head * cache.head_dim + d;
-  Eight low = load_eight(at), high = load_eight(at + half);
+  const Bf16* const from = row.from + head * cache.head_dim + d;
+  Eight low{}, high{};
+  if (active) low = load_eight(from), high = load_eight(from + half);
+  if (norms.q != nullptr) {
+    const float factor = head_factor(low, high, cache.head_dim, norms.epsilon);
+    const Bf16* const weight = (head < heads ? norms.q : norms.k) + d;
+    scale_eight(low, weight, factor);
+    scale_eight(high, weight + half, factor);
+  }
+  if (!active) return;
 #pragma unroll
   for (int j = 0; j < kWide; ++j) {
     const float angle = reduced_angle(static_cast<float>(position), frequencies[d + j]);
@@ -79,8 +118,12 @@ __device__ __forceinline__ void rotate(Bf16* row, int heads, int item, int posit
     low.values[j] = x * cosine - y * sine;
     high.values[j] = y * cosine + x * sine;
   }
-  store_eight(at, low);
-  store_eight(at + half, high);
+  Bf16* const base = head < heads ? row.q + head * cache.head_dim : row.k;
+  if (base != nullptr) {
+    Bf16* const to = base + (head < heads ? 0 : (head - heads) * cache.head_dim) + d;
+    store_eight(to, low);
+    store_eight(to + half, high);
+  }
   if (head < heads) return;
   const int64_t cached = cache_row(cache, position, sequence, head - heads) + d;
   cache_eight(cache.k, cache.fp8, cache.k_factor, cached, low);
@@ -89,20 +132,23 @@ __device__ __forceinline__ void rotate(Bf16* row, int heads, int item, int posit
 
 // One token a block row of the grid; its work items are the rotations of q and k, then the copies of v.
 __global__ void __launch_bounds__(kThreads)
-    rope_append_kernel(Bf16* qkv, int heads, const int32_t* positions, const int32_t* sequences,
-                       const float* frequencies, Cache cache) {
+    rope_append_kernel(Bf16* qkv, Bf16* q, int heads, const int32_t* positions, const int32_t* sequences,
+                       const float* frequencies, Norms norms, Cache cache) {
   const int64_t token = blockIdx.x;
   const int rotations = (heads + cache.kv_heads) * (cache.head_dim / 2 / kWide);
   const int copies = cache.kv_heads * (cache.head_dim / kWide);
   dependency_wait();
   const int position = positions[token], sequence = sequences[token];
   Bf16* const row = qkv + token * (heads + 2 * cache.kv_heads) * cache.head_dim;
-  const int first = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
-  for (int item = first; item < rotations + copies; item += static_cast<int>(gridDim.y) * kThreads) {
-    if (item < rotations) {
-      rotate(row, heads, item, position, sequence, frequencies, cache);
-      continue;
-    }
+  const Heads at{row, q != nullptr ? q + token * heads * cache.head_dim : row,
+                 q != nullptr ? nullptr : row + heads * cache.head_dim};
+  // Whole warps stay in the loop together, as norms need.
+  for (int first = static_cast<int>(blockIdx.y) * kThreads; first < rotations + copies;
+       first += static_cast<int>(gridDim.y) * kThreads) {
+    const int item = first + static_cast<int>(threadIdx.x);
+    const bool rotates = item < rotations;
+    rotate(at, heads, rotates ? item : 0, rotates, position, sequence, frequencies, norms, cache);
+    if (rotates || item >= rotations + copies) continue;
     const int element = (item - rotations) * kWide;
     const int64_t to = cache_row(cache, position, sequence, element / cache.head_dim) + element % cache.head_dim;
     const Eight v = load_eight(row + (heads + cache.kv_heads) * cache.head_dim + element);
@@ -118,6 +164,12 @@ void check(const RopeAppend& op) {
     throw core::Error("rope_append: the cache is " + std::string(core::name(op.kv.dtype)) + "; bf16 or fp8 is right");
   if (op.kv.head_dim % (2 * kWide) != 0 || op.kv.head_dim <= 0)
     throw core::Error("rope_append: head_dim is " + std::to_string(op.kv.head_dim) + "; a multiple of 16 is right");
+  if ((op.q_norm == nullptr) != (op.k_norm == nullptr))
+    throw core::Error("rope_append: only one of q and k has a norm; both or none is right");
+  const int64_t sharers = op.kv.head_dim / (2 * kWide);
+  if (op.q_norm != nullptr && (sharers > kWarp || (sharers & (sharers - 1)) != 0))
+    throw core::Error("rope_append: heads of " + std::to_string(op.kv.head_dim) +
+                      " numbers are normed; 16, 32, 64, 128, 256 or 512 is right");
 }
 
 }  // namespace
@@ -143,8 +195,9 @@ void rope_append(const RopeAppend& op, Stream stream) {
                           .grid_y = static_cast<unsigned>(spread),
                           .threads = kThreads,
                           .programmatic = true};
-  launch(rope_append_kernel, shape, stream, static_cast<Bf16*>(op.qkv), static_cast<int>(op.heads), op.positions,
-         op.sequences, op.inverse_frequencies, cache);
+  launch(rope_append_kernel, shape, stream, static_cast<Bf16*>(op.qkv), static_cast<Bf16*>(op.q),
+         static_cast<int>(op.heads), op.positions, op.sequences, op.inverse_frequencies,
+         Norms{static_cast<const Bf16*>(op.q_norm), static_cast<const Bf16*>(op.k_norm), op.epsilon}, cache);
 }
 
 }  // namespace drydock::kernels::cuda

@@ -25,5 +25,24 @@ void speculation(std::string_view input);
 void policy(std::string_view input);
 // A JSON of how often each expert was chosen; placed on GPUs when it is accepted.
 void histogram(std::string_view input);
+// A stream of server-sent events of an OpenAI-compatible server, whole and in pieces.
+void sse(std::string_view input);
+
+// A safetensors file.
+void safetensors(std::string_view input);
+// A tokenizer.json; after a line "---", a text for it.
+void tokenizer(std::string_view input);
+// A sweep's YAML; the items of one that is accepted are numbered through.
+void sweep(std::string_view input);
+// A fleet's YAML.
+void fleet(std::string_view input);
+// A message between router and workers, behind a byte that says which.
+void wire(std::string_view input);
+// A runtime.json, or a plan.json to serve.
+void serve_config(std::string_view input);
+// The body of a request to complete a text or a chat, and of one to turn text into tokens or back.
+void completion(std::string_view input);
+// Stop strings, a line each; after a line "---", the bytes of an answer's tokens, which may be cut anywhere.
+void answer(std::string_view input);
 
 }  // namespace drydock::fuzz

@@ -1,0 +1,78 @@
+#include "generators/npz.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+
+#include <bit>
+#include <cstring>
+#include <memory>
+
+#include "core/error.h"
+
+namespace drydock::generators {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "arrays are written as they lie in memory");
+
+std::string npy(const NpzArray& array) {
+  return std::visit(
+      [](const auto& values) {
+        using Value = typename std::decay_t<decltype(values)>::value_type;
+        const std::string type = std::is_same_v<Value, double> ? "<f8" : "<i8";
+        std::string header =
+            "{'descr': '" + type + "', 'fortran_order': False, 'shape': (" + std::to_string(values.size()) + ",), }";
+        constexpr size_t kPrefix = 10, kAlign = 64;  // magic, version, length; the data begins at a multiple
+        header.append((kAlign - (kPrefix + header.size() + 1) % kAlign) % kAlign, ' ');
+        header += '\n';
+        std::string out("\x93NUMPY\x01\x00", 8);
+        out += static_cast<char>(header.size() & 255);
+        out += static_cast<char>(header.size() >> 8);
+        out += header;
+        out.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(Value));
+        return out;
+      },
+      array.values);
+}
+
+using ArchiveWriter = std::unique_ptr<archive, int (*)(archive*)>;
+using ArchiveEntry = std::unique_ptr<archive_entry, void (*)(archive_entry*)>;
+
+void check_archive(archive* writer, la_int64_t result) {
+  if (result >= ARCHIVE_OK) return;
+  const char* why = archive_error_string(writer);
+  throw core::Error(std::string("writing an NPZ archive: ") + (why ? why : "failed"));
+}
+
+}  // namespace
+
+std::string npz(const std::vector<NpzArray>& arrays) {
+  std::vector<std::string> files;
+  size_t room = 4096;
+  constexpr size_t kEntryRoom = 1024;  // headers before the file and in the directory
+  for (const NpzArray& array : arrays) {
+    files.push_back(npy(array));
+    room += files.back().size() + array.name.size() * 2 + kEntryRoom;
+  }
+  std::string out(room, '\0');
+  size_t used = 0;
+  const ArchiveWriter writer(archive_write_new(), archive_write_free);
+  check_archive(writer.get(), archive_write_set_format_zip(writer.get()));
+  check_archive(writer.get(), archive_write_zip_set_compression_store(writer.get()));
+  check_archive(writer.get(), archive_write_set_bytes_per_block(writer.get(), 0));  // no padding at the end
+  check_archive(writer.get(), archive_write_open_memory(writer.get(), out.data(), out.size(), &used));
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    const ArchiveEntry entry(archive_entry_new(), archive_entry_free);
+    archive_entry_set_pathname(entry.get(), (arrays[i].name + ".npy").c_str());
+    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(files[i].size()));
+    archive_entry_set_filetype(entry.get(), AE_IFREG);
+    archive_entry_set_perm(entry.get(), 0644);
+    archive_entry_set_mtime(entry.get(), 0, 0);  // before ZIP's first year in every zone, so written as its beginning
+    check_archive(writer.get(), archive_write_header(writer.get(), entry.get()));
+    check_archive(writer.get(), archive_write_data(writer.get(), files[i].data(), files[i].size()));
+  }
+  check_archive(writer.get(), archive_write_close(writer.get()));
+  out.resize(used);
+  return out;
+}
+
+}  // namespace drydock::generators

@@ -1,0 +1,196 @@
+#include "runtime/cpu_engine.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <new>
+
+#include "core/error.h"
+#include "runtime/cpu_kernels.h"
+#include "runtime/logprobs.h"
+
+namespace drydock::runtime {
+namespace {
+
+namespace cpu = kernels::cpu;
+
+// Pages of zeros, in huge pages where there are some: weights are read from end to end at every step.
+class HostPages {
+ public:
+  explicit HostPages(size_t bytes) : bytes_(bytes) {
+    if (bytes == 0) return;
+    void* const data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED)
+      throw core::Error(fmt::format("engine: {} MB of memory can't be had: {}", bytes >> 20U, std::strerror(errno)));
+    ::madvise(data, bytes, MADV_HUGEPAGE);
+    data_ = static_cast<std::byte*>(data);
+  }
+  HostPages(HostPages&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; }
+  HostPages& operator=(HostPages&& other) noexcept {
+    std::swap(data_, other.data_), std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  HostPages(const HostPages&) = delete;
+  HostPages& operator=(const HostPages&) = delete;
+  ~HostPages() {
+    if (data_ != nullptr) ::munmap(data_, bytes_);
+  }
+
+  std::byte* data() const { return data_; }
+  size_t size() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class HostWeights : public WeightMemory {
+ public:
+  void* put(size_t bytes, const std::function<void(std::byte*)>& write) override {
+    constexpr size_t kOwnPages = size_t{1} << 20U;  // smaller ones share
+    if (bytes >= kOwnPages) {
+      pages_.emplace_back(bytes);
+      write(pages_.back().data());
+      return pages_.back().data();
+    }
+    const size_t aligned = (bytes + 63) / 64 * 64;
+    if (shared_left_ < aligned) {
+      pages_.emplace_back(2 * kOwnPages);
+      shared_ = pages_.back().data(), shared_left_ = 2 * kOwnPages;
+    }
+    std::byte* const at = shared_;
+    shared_ += aligned, shared_left_ -= aligned;
+    write(at);
+    return at;
+  }
+
+ private:
+  std::vector<HostPages> pages_;
+  std::byte* shared_ = nullptr;
+  size_t shared_left_ = 0;
+};
+
+class CpuEngine : public Engine {
+ public:
+  CpuEngine(const std::filesystem::path& model_dir, const EngineOptions& options)
+      : threads_(options.threads), kernels_(threads_), kv_blocks_(options.kv_blocks), cache_(0), scratch_(0) {
+    if (options.dtype != core::Dtype::bf16 && options.dtype != core::Dtype::fp32)
+      throw core::Error("engine: the CPU computes in bf16 or fp32, not " + std::string(core::name(options.dtype)));
+    if (options.ranks != 1) throw core::Error("engine: the CPU computes in one rank; tensor parallelism is for GPUs");
+    if (options.kv_blocks <= 0 || options.kv_blocks > INT32_MAX)
+      throw core::Error("engine: kv_blocks has to be above 0");
+    model_.config = read_model_config(model_dir);
+    model_.dtype = options.dtype;
+    model_.block_tokens = options.block_tokens;
+    const auto source =
+        options.random_weights ? random_weights(*options.random_weights) : checkpoint_weights(model_dir);
+    model_.weights = load_weights(model_.config, {}, options.dtype, *source, weights_, threads_);
+    lay_out_cache();
+  }
+
+  int64_t vocabulary() const override { return model_.config.vocabulary; }
+
+  void step(std::span<const RankWork> ranks, StepResult& result) override {
+    const auto begin = std::chrono::steady_clock::now();
+    result.tokens.clear();
+    if (ranks.size() != 1) throw core::Error("engine: a CPU engine has one rank");
+    const StepExtents extents =
+        extents_of(ranks[0], vocabulary(), kv_blocks_, model_.block_tokens, model_.config.longest);
+    if (extents.tokens() > 0) compute(ranks[0], extents, result);
+    result.us = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
+  }
+
+  size_t kv_block_bytes() const override { return piece_bytes_ * 2 * model_.cache.size(); }
+
+  void read_kv(int, std::span<const int32_t> blocks, std::span<std::byte> out) override {
+    for_each_piece(blocks, out.size(),
+                   [&](std::byte* cached, size_t at) { std::memcpy(out.data() + at, cached, piece_bytes_); });
+  }
+  void write_kv(int, std::span<const int32_t> blocks, std::span<const std::byte> in) override {
+    for_each_piece(blocks, in.size(),
+                   [&](std::byte* cached, size_t at) { std::memcpy(cached, in.data() + at, piece_bytes_); });
+  }
+
+ private:
+  void lay_out_cache() {
+    const ModelConfig& c = model_.config;
+    const size_t element = model_.dtype == core::Dtype::fp32 ? 4 : 2;
+    piece_bytes_ = static_cast<size_t>(model_.block_tokens * c.kv_width()) * element;
+    const size_t pool = piece_bytes_ * static_cast<size_t>(kv_blocks_);
+    cache_ = HostPages(pool * 2 * c.layers.size());
+    // Touched now: a huge page that a step were the first to write would cost it a millisecond.
+    threads_.parallel_for(static_cast<int64_t>(cache_.size()), [&](int64_t begin, int64_t end) {
+      std::memset(cache_.data() + begin, 0, static_cast<size_t>(end - begin));
+    });
+    for (size_t i = 0; i < c.layers.size(); ++i)
+      model_.cache.push_back({cache_.data() + 2 * i * pool, cache_.data() + (2 * i + 1) * pool});
+  }
+
+  void compute(const RankWork& work, const StepExtents& extents, StepResult& result) {
+    size_t array_bytes = 0, activation_bytes = 0;
+    StepArrays::at(nullptr, extents, array_bytes);
+    Activations::at(nullptr, model_.config, model_.dtype, extents.tokens(), extents.outputs, activation_bytes);
+    constexpr size_t kAlignment = 256;
+    array_bytes = (array_bytes + kAlignment - 1) / kAlignment * kAlignment;
+    // Twice what is asked for, so that a slowly growing batch does not fault new pages in at every step.
+    if (scratch_.size() < array_bytes + activation_bytes) scratch_ = HostPages(2 * (array_bytes + activation_bytes));
+    const StepArrays arrays = StepArrays::at(scratch_.data(), extents, array_bytes);
+    const Activations activations =
+        Activations::at(scratch_.data() + (array_bytes + kAlignment - 1) / kAlignment * kAlignment, model_.config,
+                        model_.dtype, extents.tokens(), extents.outputs, activation_bytes);
+    fill_step(work, extents, 0, arrays);
+    forward(model_, extents, arrays, activations, kernels_);
+    tell(work, activations, result);
+  }
+
+  void tell(const RankWork& work, const Activations& activations, StepResult& result) const {
+    const auto* logits = static_cast<const float*>(activations.logits.data);
+    int64_t output = 0;
+    for_each_sequence(work, [&](const SequenceWork& s) {
+      for (int64_t i = 0; i < s.outputs; ++i, ++output)
+        result.tokens.push_back(with_logprobs(activations.drawn[output], logits + output * vocabulary(), vocabulary(),
+                                              s.sampling != nullptr ? s.sampling->logprobs : -1));
+    });
+  }
+
+  // use(piece of the cache, its place among the bytes of `blocks`).
+  template <typename Use>
+  void for_each_piece(std::span<const int32_t> blocks, size_t bytes, Use&& use) {
+    if (bytes != blocks.size() * kv_block_bytes())
+      throw core::Error(fmt::format("engine: {} bytes for {} KV blocks of {}", bytes, blocks.size(), kv_block_bytes()));
+    size_t at = 0;
+    for (const int32_t block : blocks) {
+      if (block < 0 || block >= kv_blocks_) throw core::Error("engine: a KV block is not in the cache");
+      for (const LayerCache& layer : model_.cache)
+        for (void* pool : {layer.k, layer.v}) {
+          use(static_cast<std::byte*>(pool) + static_cast<size_t>(block) * piece_bytes_, at);
+          at += piece_bytes_;
+        }
+    }
+  }
+
+  cpu::Threads threads_;
+  CpuKernels kernels_;
+  int64_t kv_blocks_;
+  HostWeights weights_;
+  HostPages cache_, scratch_;
+  size_t piece_bytes_ = 0;
+  DeviceModel model_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_cpu_engine(const std::filesystem::path& model_dir, const EngineOptions& options) {
+  return std::make_unique<CpuEngine>(model_dir, options);
+}
+
+int64_t kv_block_bytes(const std::filesystem::path& model_dir, core::Dtype dtype, int64_t block_tokens) {
+  const ModelConfig config = read_model_config(model_dir);
+  return static_cast<int64_t>(config.layers.size()) * 2 * block_tokens * config.kv_width() *
+         (dtype == core::Dtype::fp32 ? 4 : 2);
+}
+
+}  // namespace drydock::runtime

@@ -1,0 +1,29 @@
+#include "runtime/cuda_engine.h"
+
+#include <dlfcn.h>
+
+#include <array>
+
+#include "core/error.h"
+
+namespace drydock::runtime {
+
+std::unique_ptr<Engine> open_cuda_engine(const std::filesystem::path& model_dir, const EngineOptions& options) {
+  std::error_code status;
+  const std::filesystem::path file =
+      std::filesystem::read_symlink("/proc/self/exe", status).parent_path() / "libdrydock_cuda.so";
+  if (!std::filesystem::exists(file, status))
+    throw core::Error("--engine cuda: " + file.string() +
+                      " is not there; build preset cuda on a machine with a CUDA toolkit, or use --engine cpu");
+  // Stays open: the engine's code lives in it.
+  void* const library = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) throw core::Error("--engine cuda: " + std::string(::dlerror()));
+  const auto open = reinterpret_cast<OpenEngine>(::dlsym(library, kEngineEntryPoint));
+  if (open == nullptr) throw core::Error("--engine cuda: " + file.string() + " is of another version of drydock");
+  std::array<char, 1024> error{};
+  std::unique_ptr<Engine> engine(open(model_dir.c_str(), &options, error.data(), error.size()));
+  if (!engine) throw core::Error("--engine cuda: " + std::string(error.data()));
+  return engine;
+}
+
+}  // namespace drydock::runtime

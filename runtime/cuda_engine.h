@@ -1,0 +1,21 @@
+#pragma once
+// The engine on a GPU, which lives in the plug-in libdrydock_cuda.so beside the program.
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+
+#include "runtime/cpu_engine.h"
+
+namespace drydock::runtime {
+
+// As make_cpu_engine, on GPU options.device. With options.ranks > 1 each rank is a process with this call: they wait
+// for one another, rank 0 is asked for steps, and every step() of the others waits for one of rank 0's and does its
+// part (its work and result are empty), until it throws core::Error because rank 0 has ended. Throws core::Error when
+// the plug-in or a GPU is missing, saying which.
+std::unique_ptr<Engine> open_cuda_engine(const std::filesystem::path& model_dir, const EngineOptions& options);
+
+// What the plug-in exports, under this name. Null: `error` says why, in at most `error_bytes` with the final 0.
+inline constexpr const char* kEngineEntryPoint = "drydock_open_engine";
+using OpenEngine = Engine* (*)(const char* model_dir, const EngineOptions* options, char* error, size_t error_bytes);
+
+}  // namespace drydock::runtime

@@ -1,0 +1,225 @@
+#include "runtime/supervisor.h"
+
+#include <signal.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <deque>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+
+#include "core/error.h"
+#include "runtime/exit_codes.h"
+
+extern char** environ;
+
+namespace drydock::runtime {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+constexpr const char* kSupervisorName = "DRYDOCK_SUPERVISOR";
+constexpr int kBadInputCode = 2;
+
+std::chrono::nanoseconds seconds_ns(double s) { return std::chrono::nanoseconds(static_cast<int64_t>(s * 1e9)); }
+
+struct Child {
+  ChildSpec spec;
+  pid_t pid = -1;
+  SteadyClock::time_point began{}, again{};
+  double pause_s = 0;
+  std::deque<SteadyClock::time_point> ends;
+  std::optional<int> code;  // of its last end
+};
+
+std::string ending_of(int status) {
+  if (WIFSIGNALED(status)) return "ended by signal " + std::to_string(WTERMSIG(status));
+  return "ended with code " + std::to_string(WEXITSTATUS(status));
+}
+
+sigset_t stop_signals() {
+  sigset_t out;
+  sigemptyset(&out);
+  sigaddset(&out, SIGTERM);
+  sigaddset(&out, SIGINT);
+  return out;
+}
+
+pid_t spawn(const SupervisorOptions& o, const ChildSpec& child) {
+  std::vector<std::string> words{o.program}, variables;
+  words.insert(words.end(), child.arguments.begin(), child.arguments.end());
+  for (char** at = environ; *at; ++at) variables.emplace_back(*at);
+  const std::string parent = std::string(kSupervisorName) + "=" + std::to_string(::getpid());
+  std::vector<std::string> given = o.environment;
+  given.push_back(parent);
+  for (const std::string& pair : given) {
+    const std::string key = pair.substr(0, pair.find('=') + 1);
+    std::erase_if(variables, [&](const std::string& v) { return v.starts_with(key); });
+    variables.push_back(pair);
+  }
+  const auto pointers = [](std::vector<std::string>& texts) {
+    std::vector<char*> out;
+    for (std::string& text : texts) out.push_back(text.data());
+    out.push_back(nullptr);
+    return out;
+  };
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t none, all;
+  sigemptyset(&none);
+  sigfillset(&all);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigdefault(&attributes, &all);
+  posix_spawnattr_setpgroup(&attributes, 0);  // a terminal's Ctrl-C comes to the supervisor alone, which stops in order
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+  pid_t pid = -1;
+  const int status =
+      ::posix_spawn(&pid, o.program.c_str(), nullptr, &attributes, pointers(words).data(), pointers(variables).data());
+  posix_spawnattr_destroy(&attributes);
+  if (status != 0)
+    throw core::Error("can't start " + o.program + " for " + child.name + ": " +
+                      std::generic_category().message(status));
+  return pid;
+}
+
+class Supervision {
+ public:
+  explicit Supervision(const SupervisorOptions& o) : options_(o) {
+    for (const ChildSpec& spec : o.children) {
+      children_.emplace_back().spec = spec;
+      children_.back().pause_s = o.first_pause_s;
+    }
+  }
+
+  int run() {
+    for (Child& c : children_) begin(c);
+    for (;;) {
+      if (wait_for_stop(kLookEvery) && !stopping_) stop(kExitStopped);
+      reap();
+      if (!stopping_)
+        begin_again();
+      else if (go_on_stopping())
+        return result_;
+    }
+  }
+
+ private:
+  static constexpr double kLookEvery = 0.05;
+
+  void log(const std::string& line) {
+    if (options_.log) options_.log(line);
+  }
+
+  void begin(Child& c) {
+    c.pid = spawn(options_, c.spec);
+    c.began = SteadyClock::now();
+  }
+
+  void reap() {
+    for (Child& c : children_) {
+      int status = 0;
+      if (c.pid < 0 || ::waitpid(c.pid, &status, WNOHANG) != c.pid) continue;
+      c.pid = -1;
+      c.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      if (!stopping_) ended(c, status);
+    }
+  }
+
+  void ended(Child& c, int status) {
+    const auto now = SteadyClock::now();
+    log(c.spec.name + ": " + ending_of(status));
+    if (*c.code == kBadInputCode || *c.code == kExitNoAddress)
+      return stop(*c.code);  // the same again would end the same
+    c.ends.push_back(now);
+    while (c.ends.front() < now - seconds_ns(options_.restart_window_s)) c.ends.pop_front();
+    if (static_cast<int>(c.ends.size()) > options_.most_restarts) {
+      log(c.spec.name + ": ended too often, giving up");
+      return stop(kExitCrashLoop);
+    }
+    if (now - c.began > seconds_ns(options_.healthy_s)) c.pause_s = options_.first_pause_s;
+    c.again = now + seconds_ns(c.pause_s);
+    c.pause_s = std::min(2 * c.pause_s, options_.longest_pause_s);
+  }
+
+  void begin_again() {
+    for (Child& c : children_) {
+      if (c.pid >= 0 || SteadyClock::now() < c.again) continue;
+      log(c.spec.name + ": begun anew");
+      begin(c);
+    }
+  }
+
+  void stop(int result) {
+    stopping_ = true;
+    result_ = result;
+    killed_ = false;
+    limit_ = SteadyClock::now() + seconds_ns(options_.stop_limit_s);
+    if (children_.front().pid >= 0) ::kill(children_.front().pid, SIGTERM);
+  }
+
+  // True: nobody is left.
+  bool go_on_stopping() {
+    const bool first_gone = children_.front().pid < 0;
+    if (first_gone && !told_rest_) {
+      told_rest_ = true;
+      if (result_ == kExitStopped && children_.front().code) result_ = *children_.front().code;
+      for (const Child& c : children_)
+        if (c.pid >= 0) ::kill(c.pid, SIGTERM);
+    }
+    if (SteadyClock::now() > limit_ && !killed_) {
+      killed_ = true;
+      if (result_ == kExitStopped) result_ = kExitCutOff;
+      for (const Child& c : children_)
+        if (c.pid >= 0) ::kill(c.pid, SIGKILL);
+    }
+    return std::all_of(children_.begin(), children_.end(), [](const Child& c) { return c.pid < 0; });
+  }
+
+  const SupervisorOptions& options_;
+  std::vector<Child> children_;
+  bool stopping_ = false, told_rest_ = false, killed_ = false;
+  int result_ = kExitStopped;
+  SteadyClock::time_point limit_{};
+};
+
+}  // namespace
+
+int supervise(const SupervisorOptions& options) {
+  hold_stop_signals();
+  return Supervision(options).run();
+}
+
+void follow_supervisor() {
+  const char* parent = std::getenv(kSupervisorName);
+  if (!parent) return;
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (std::to_string(::getppid()) != parent) ::raise(SIGTERM);  // it went before it could be followed
+}
+
+std::string own_program() {
+  std::error_code status;
+  const auto path = std::filesystem::read_symlink("/proc/self/exe", status);
+  if (status) throw core::Error("/proc/self/exe: " + status.message());
+  return path.string();
+}
+
+void hold_stop_signals() {
+  const sigset_t set = stop_signals();
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+bool wait_for_stop(double seconds) {
+  const sigset_t set = stop_signals();
+  const auto whole = static_cast<time_t>(seconds);
+  const timespec limit{whole, static_cast<long>((seconds - static_cast<double>(whole)) * 1e9)};
+  return ::sigtimedwait(&set, nullptr, &limit) > 0;
+}
+
+}  // namespace drydock::runtime

@@ -1,0 +1,276 @@
+// Messages as bytes, the handshake, and workers behind connections; KV whose bytes matter.
+#include <sys/socket.h>
+
+#include "runtime/channel.h"
+#include "runtime/kv_port.h"
+#include "runtime/remote_worker.h"
+#include "runtime/worker_port.h"
+#include "tests/effort.h"
+#include "tests/runtime_bed.h"
+#include "tests/runtime_memory_engine.h"
+
+using namespace drydock;
+using namespace drydock::runtime;
+
+namespace {
+
+const std::string kSecret = "a secret of the tests";
+
+Start full_start() {
+  Start s;
+  s.attempt = 7, s.stage = Stage::decode, s.tokens = {1, 2, -3}, s.answered = 1, s.most_tokens = 9;
+  s.sampling = {0.5f, 0.9f, 40, 11, 3};
+  s.stop_tokens = {5, 6};
+  s.source = {"127.0.0.1:9", 8, 2};
+  s.trace = "00-ab-cd-01", s.name = "cmpl-1";
+  return s;
+}
+
+std::vector<News> full_news() {
+  News n;
+  n.attempt = 3, n.kind = NewsKind::finished, n.finish = Finish::stop, n.delay_us = 12.5, n.cached_tokens = 4;
+  n.tokens = {{65, -0.5f, {{65, -0.5f}, {66, -1}}}, {66, 0, {}}};
+  n.reason = "why";
+  return {n, News{}};
+}
+
+// Every decoder, on bytes that may be anything.
+void decode_all(std::span<const std::byte> body) {
+  const auto tried = [&](auto decode) {
+    try {
+      decode(body);
+    } catch (const core::Error&) {
+    }
+  };
+  tried(decode_hello), tried(decode_start), tried(decode_attempt), tried(decode_news), tried(decode_pulse);
+  tried(decode_kv_fetch), tried(decode_kv_piece), tried(decode_text);
+}
+
+}  // namespace
+
+TEST_CASE("messages come out as they went in, and are refused when cut short or too long") {
+  const Start s = decode_start(encode(full_start()));
+  CHECK(s.attempt == 7);
+  CHECK(s.stage == Stage::decode);
+  CHECK(s.tokens == std::vector<Token>{1, 2, -3});
+  CHECK(s.sampling.seed == 11);
+  CHECK(s.sampling.logprobs == 3);
+  CHECK(s.stop_tokens == std::vector<Token>{5, 6});
+  CHECK(s.source.address == "127.0.0.1:9");
+  CHECK(s.trace == "00-ab-cd-01");
+  const auto news = decode_news(encode(full_news()));
+  REQUIRE(news.size() == 2);
+  CHECK(news[0].finish == Finish::stop);
+  CHECK(news[0].tokens[0].top[1].token == 66);
+  CHECK(news[0].reason == "why");
+  Pulse p;
+  p.steps = 5, p.step_age_seconds = 0.25;
+  CHECK(decode_pulse(encode(p)).steps == 5);
+  CHECK(decode_pulse(encode(p)).step_age_seconds == 0.25);
+  KvPiece piece{1, true, 2, 3, 4, 5, {std::byte{6}}};
+  CHECK(decode_kv_piece(encode(piece)).bytes == piece.bytes);
+  for (const Bytes& whole :
+       {encode(full_start()), encode(full_news()), encode(p), encode(piece), encode(Hello{"a", "b", 1, 1, 1})}) {
+    for (size_t size = 0; size < whole.size(); ++size) decode_all(std::span(whole).first(size));
+    Bytes longer = whole;
+    longer.push_back(std::byte{0});
+    decode_all(longer);
+  }
+  const Bytes start = encode(full_start());
+  CHECK_THROWS_AS(decode_start(std::span(start).first(20)), core::Error);
+}
+
+TEST_CASE("random bytes are refused or read, never more") {
+  core::Random random(3);
+  for (int i = 0; i < 5000 / tests::kLighter; ++i) {
+    Bytes bytes(static_cast<size_t>(random.integer(0, 200)));
+    for (std::byte& b : bytes) b = static_cast<std::byte>(random.integer(0, 255));
+    decode_all(bytes);
+    Bytes start = encode(full_start());
+    start[static_cast<size_t>(random.integer(0, static_cast<int64_t>(start.size()) - 1))] =
+        static_cast<std::byte>(random.integer(0, 255));
+    decode_all(start);
+  }
+}
+
+TEST_CASE("a changed bit of a frame is noticed") {
+  const Bytes body = encode(full_start()), whole = frame(FrameKind::start, body);
+  const auto accepts = [](std::span<const std::byte> bytes) {
+    try {
+      check_body(parse_header(bytes.first(kFrameHeaderBytes), kMostFrameBytes), bytes.subspan(kFrameHeaderBytes));
+      return true;
+    } catch (const core::Error&) {
+      return false;
+    }
+  };
+  CHECK(accepts(whole));
+  for (size_t bit = 0; bit < whole.size() * 8; ++bit) {
+    Bytes changed = whole;
+    changed[bit / 8] ^= static_cast<std::byte>(1 << (bit % 8));
+    CAPTURE(bit);
+    CHECK_FALSE(accepts(changed));
+  }
+}
+
+namespace {
+
+// A router whose workers are behind connections to this process itself.
+struct RemoteBed {
+  explicit RemoteBed(const BedOptions& options)
+      : o(options), local(Bed::dispatcher_spec(o)), port(local, {"127.0.0.1", 0}, kSecret, {}) {
+    for (const auto& pool : o.pools)
+      for (int i = 0; i < pool.replicas; ++i) begin(pool.stage, i);
+    wait_ready();
+  }
+  void begin(Stage stage, int index) {
+    WorkerSpec spec;
+    spec.name = worker_name(stage, index);
+    spec.stage = stage;
+    spec.policy = o.policy;
+    spec.kv_blocks = o.kv_blocks;
+    spec.block_tokens = o.block_tokens;
+    workers[spec.name] =
+        std::make_unique<RemoteWorker>(spec, std::make_unique<MemoryEngine>(o.kv_blocks, o.block_tokens),
+                                       RemoteWorkerOptions{{"127.0.0.1", port.port()}, kSecret, "127.0.0.1", 0, {}});
+  }
+  void wait_ready() {
+    for (int i = 0; i < 2000 && !local.ready(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    REQUIRE(local.ready());
+  }
+  std::shared_ptr<Reader> ask(const std::vector<Token>& prompt, int64_t tokens, uint64_t seed) {
+    Generation g;
+    g.prompt = prompt;
+    g.most_tokens = tokens;
+    g.sampling.seed = seed;
+    auto reader = std::make_shared<Reader>();
+    Service::Id id;
+    REQUIRE(local.submit(g, reader, id) == Admission::accepted);
+    return reader;
+  }
+  BedOptions o;
+  Dispatcher local;
+  WorkerPort port;
+  std::map<std::string, std::unique_ptr<RemoteWorker>> workers;
+};
+
+std::vector<Token> prompt_of(uint64_t seed, int64_t tokens) {
+  core::Random random(seed);
+  std::vector<Token> out;
+  for (int64_t i = 0; i < tokens; ++i) out.push_back(static_cast<Token>(random.integer(0, 999)));
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("behind connections answers are exact, KV comes over the wire whole") {
+  BedOptions o;
+  o.policy = scheduler::vllm(512, 16);
+  SUBCASE("whole") { o.pools = {{Stage::whole, 2}}; }
+  SUBCASE("prefill and decode") { o.pools = {{Stage::prefill, 2}, {Stage::decode, 2}}; }
+  SUBCASE("prefix cache") { o.policy.prefix_cache = true; }
+  SUBCASE("full KV cache") { o.kv_blocks = 40; }
+  RemoteBed bed(o);
+  std::vector<std::shared_ptr<Reader>> readers;
+  const auto prompt = [](uint64_t i) { return prompt_of(i % 7, 20 + static_cast<int64_t>(i % 7) * 37); };
+  for (uint64_t i = 0; i < 60; ++i) readers.push_back(bed.ask(prompt(i), 40, i));
+  for (uint64_t i = 0; i < readers.size(); ++i) {
+    REQUIRE(readers[i]->wait());
+    CHECK(readers[i]->tokens() == memory_answer(prompt(i), 40, i));
+  }
+  for (const auto& [name, worker] : bed.workers)
+    for (int tried = 0; tried < 200; ++tried) try {
+        worker->worker().check();
+        break;
+      } catch (const std::logic_error& error) {
+        if (tried == 199) FAIL(error.what());
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+}
+
+TEST_CASE("a token that the model does not have is refused, and hurts nobody") {
+  RemoteBed bed(BedOptions{});
+  for (const Token bad : {-1, 1000, INT32_MAX}) {
+    const auto reader = bed.ask({1, bad, 2}, 5, 1);
+    REQUIRE(reader->wait());
+    CHECK(reader->finish() == Finish::failed);
+    CHECK(reader->reason() == "a token is not in the model's vocabulary");
+  }
+  const auto reader = bed.ask({1, 2}, 5, 1);
+  REQUIRE(reader->wait());
+  CHECK(reader->tokens() == memory_answer({1, 2}, 5, 1));
+  CHECK(bed.local.stats().migrated == 0);
+}
+
+TEST_CASE("a worker that goes is noticed, its answers go on elsewhere, and it may come again") {
+  BedOptions o;
+  SUBCASE("whole") { o.pools = {{Stage::whole, 2}}; }
+  SUBCASE("prefill and decode") { o.pools = {{Stage::prefill, 2}, {Stage::decode, 2}}; }
+  RemoteBed bed(o);
+  const std::vector<std::string> names = [&] {
+    std::vector<std::string> out;
+    for (const auto& [name, worker] : bed.workers) out.push_back(name);
+    return out;
+  }();
+  for (const std::string& name : names) {
+    std::vector<std::shared_ptr<Reader>> readers;
+    for (uint64_t i = 0; i < 10; ++i) readers.push_back(bed.ask(prompt_of(i, 300), 400, i));
+    readers[0]->wait_tokens(5);
+    bed.workers[name].reset();
+    for (uint64_t i = 0; i < readers.size(); ++i) {
+      REQUIRE(readers[i]->wait());
+      CHECK(readers[i]->tokens() == memory_answer(prompt_of(i, 300), 400, i));
+    }
+    bed.begin(name.starts_with("prefill")  ? Stage::prefill
+              : name.starts_with("decode") ? Stage::decode
+                                           : Stage::whole,
+              name.back() - '0');
+    bed.wait_ready();
+  }
+  CHECK(bed.local.stats().failed == 0);
+}
+
+TEST_CASE("strangers are turned away: wrong secret, garbage, silence, half-open connections") {
+  Dispatcher dispatcher{DispatcherSpec{}};
+  WorkerPort port(dispatcher, {"127.0.0.1", 0}, kSecret, {});
+  const Address address{"127.0.0.1", port.port()};
+  const auto connect = [&] { return connect_to(address, std::chrono::seconds(2)); };
+  CHECK_THROWS_WITH_AS(Channel::connected(connect(), "another secret, as long"), doctest::Contains("secret"),
+                       core::Error);
+  core::Random random(5);
+  std::vector<Socket> open;
+  for (int i = 0; i < 200 / tests::kLighter; ++i) {
+    Socket s = connect();
+    Bytes junk(static_cast<size_t>(random.integer(0, 300)));
+    for (std::byte& b : junk) b = static_cast<std::byte>(random.integer(0, 255));
+    try {
+      s.write(junk, Clock::now() + std::chrono::seconds(1));
+    } catch (const core::Error&) {  // refused before all was sent
+    }
+    if (i % 4 == 0) open.push_back(std::move(s));  // says nothing more
+  }
+  // One that knows the secret, and then says what no worker says.
+  Channel bad = Channel::connected(connect(), kSecret);
+  bad.send(FrameKind::kv_fetch, encode(KvFetch{}));
+  CHECK_THROWS_AS(for (int i = 0; i < 100; ++i) bad.receive(std::chrono::seconds(2)), core::Error);
+  // And one with a name that nobody has.
+  Channel unknown = Channel::connected(connect(), kSecret);
+  unknown.send(FrameKind::hello, encode(Hello{"decode/77", "", 10, 16, 1}));
+  CHECK_THROWS_AS(for (int i = 0; i < 100; ++i) unknown.receive(std::chrono::seconds(2)), core::Error);
+  CHECK_FALSE(dispatcher.ready());
+}
+
+TEST_CASE("a connection that goes silent is a dead worker in under a second") {
+  DispatcherSpec spec;
+  Dispatcher dispatcher(spec);
+  WorkerPort port(dispatcher, {"127.0.0.1", 0}, kSecret, {});
+  Channel silent = Channel::connected(connect_to({"127.0.0.1", port.port()}, std::chrono::seconds(2)), kSecret);
+  silent.send(FrameKind::hello, encode(Hello{"worker/0", "", 10, 16, 1}));
+  const auto until = [&](bool wanted) {
+    const Clock::time_point begin = Clock::now();
+    while (dispatcher.ready() != wanted && Clock::now() < begin + std::chrono::seconds(5))
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  CHECK(until(true) < 5);
+  CHECK(until(false) < 1.0);
+}
