@@ -129,7 +129,9 @@ class Pricer {
     resources_.times(system_name, backend);  // loaded here, so that threads only read
     const int64_t usual = resources_.backend(backend).max_tokens;
     for (const Parallelism& p : parallelisms(architecture_, system, gpus)) {
-      if (const auto reason = models::why_illegal(architecture_, precision(backend), p)) {
+      auto reason = models::why_illegal(architecture_, precision(backend), p);
+      if (!reason) reason = models::why_not_on(backend, p);
+      if (reason) {
         drop(rejected_, rejected_.illegal, *reason);
         continue;
       }

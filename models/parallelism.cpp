@@ -1,6 +1,7 @@
 #include <string>
 
 #include "models/lowering.h"
+#include "models/plan.h"
 
 namespace drydock::models {
 namespace {
@@ -77,6 +78,19 @@ std::optional<std::string> why_illegal(const Architecture& architecture, const P
   }
   if (!any_moe && (p.moe_tp > 1 || p.ep > 1)) return "the model has no experts: moe_tp and ep must be 1";
   if (!any_moe && p.attention_dp > 1) return "attention_dp is for MoE models; a dense model takes more replicas";
+  return std::nullopt;
+}
+
+// TensorRT-LLM: with enable_attention_dp every GPU of the group holds attention whole (docs/source/features/
+// parallel-strategy.md). vLLM: --enable-expert-parallel spreads experts over all tensor x data parallel ranks
+// (docs/serving/expert_parallel_deployment.md). SGLang cuts attention by tp / dp and has --ep-size.
+std::optional<std::string> why_not_on(Backend backend, const Parallelism& p) {
+  if (backend == Backend::trtllm && p.attention_dp > 1 && p.tp > 1)
+    return "attention_dp " + std::to_string(p.attention_dp) + " with tp " + std::to_string(p.tp) +
+           ": with attention DP TensorRT-LLM keeps attention whole on every GPU, so tp must be 1";
+  if (backend == Backend::vllm && p.ep > 1 && p.moe_tp > 1)
+    return "ep " + std::to_string(p.ep) + " with moe_tp " + std::to_string(p.moe_tp) +
+           ": vLLM spreads experts over all of tp x attention_dp, or cuts each by them";
   return std::nullopt;
 }
 

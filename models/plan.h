@@ -36,6 +36,9 @@ struct Parallelism {
   auto operator<=>(const Parallelism&) const = default;
 };
 
+// Why a backend has no way to run such a parallelism, whatever the model; one line, nullopt when it has.
+std::optional<std::string> why_not_on(Backend backend, const Parallelism& parallelism);
+
 // A pool of equal engine instances.
 struct Pool {
   Role role = Role::worker;

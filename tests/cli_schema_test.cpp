@@ -110,6 +110,10 @@ TEST_CASE("every JSON answer is as its schema says, and one without a field is n
   for (const char* measured : {"8,1,60,9", "16,1,80,10", "32,1,120,12", "64,1,200,15"})
     points += std::string("agg,Qwen/Qwen3-8B,h100_sxm,vllm,1000,100,") + measured + "\n";
   const std::string csv = scratch.write("points.csv", points);
+  nlohmann::json mixture = plain(plan);
+  mixture["model"] = "Qwen/Qwen3-30B-A3B";
+  mixture["pools"][0].update({{"tp", 4}, {"ep", 4}});
+  const std::string experts = scratch.write("mixture.json", mixture.dump());
   struct Case {
     std::vector<std::string> arguments;
     const char *schema, *needed;
@@ -129,6 +133,9 @@ TEST_CASE("every JSON answer is as its schema says, and one without a field is n
            {{"models"}, "models", "models"},
            {{"systems"}, "systems", "systems"},
            {{"support"}, "support", "support"},
+           {{"experts", "--plan", experts, "--expert-skew", "1", "--expert-slots", "144", "--steps", "20"},
+            "experts",
+            "pools"},
            {{"db", "info"}, "db_info", "contents"}}) {
     std::vector<std::string> arguments = c.arguments;
     arguments.push_back("--json");

@@ -46,8 +46,10 @@ void check_consistent(const Question& q, const Answer& a) {
     CHECK(r.plan.gpus() >= 1);
     const auto precision = deployed_precision(search_resources().model(q.model), q.precision, q.kv_precision,
                                               r.plan.backend, search_resources().system(q.system).hardware);
-    for (const models::Pool& pool : r.plan.pools)
+    for (const models::Pool& pool : r.plan.pools) {
       CHECK(!models::why_illegal(search_resources().model(q.model), precision, pool.parallelism));
+      CHECK(!models::why_not_on(r.plan.backend, pool.parallelism));
+    }
     const models::Prediction& p = *r.plan.prediction;
     if (q.slo.ttft_ms) CHECK(p.ttft_ms.value <= *q.slo.ttft_ms);
     if (q.slo.tpot_ms) CHECK(p.tpot_ms.value <= *q.slo.tpot_ms);

@@ -4,6 +4,7 @@
 #include "models/lowering.h"
 
 using namespace drydock::models;
+namespace models = drydock::models;
 
 namespace {
 
@@ -40,4 +41,16 @@ TEST_CASE("illegal ones say why in one line") {
   // 65536 x 65536 does not wrap around to 0.
   CHECK(reason("deepseek-ai/DeepSeek-R1", {1, 1, 1, 65536, 65536}) ==
         "moe_tp 65536 x ep 65536 must be tp 1 x attention_dp 1");
+}
+
+TEST_CASE("what a backend has no way to run is said in one line") {
+  using models::Backend;
+  CHECK(models::why_not_on(Backend::trtllm, {2, 1, 8, 1, 16}).value_or("") ==
+        "attention_dp 8 with tp 2: with attention DP TensorRT-LLM keeps attention whole on every GPU, so tp must be 1");
+  CHECK(!models::why_not_on(Backend::trtllm, {1, 1, 16, 2, 8}));
+  CHECK(models::why_not_on(Backend::vllm, {8, 1, 1, 4, 2}).value_or("") ==
+        "ep 2 with moe_tp 4: vLLM spreads experts over all of tp x attention_dp, or cuts each by them");
+  CHECK(!models::why_not_on(Backend::vllm, {2, 1, 4, 8, 1}));
+  CHECK(!models::why_not_on(Backend::vllm, {2, 1, 4, 1, 8}));
+  CHECK(!models::why_not_on(Backend::sglang, {2, 1, 8, 4, 4}));
 }
