@@ -122,7 +122,6 @@ int serve_worker(const ServeOptions& o, Serving& serving, const std::string& nam
   remote.router = rt::parse_address(o.join, "--join");
   remote.secret = secret;
   remote.host = o.kv_host;
-  const EventLog log(o);
   rt::hold_stop_signals();
   remote.log = EventLog(o).writer("worker");
   std::vector<rt::LocalWorker> workers = serving.workers(name);
@@ -185,8 +184,13 @@ int serve_processes(const ServeOptions& o, const Context& context) {
       supervisor.children.push_back(std::move(spec));
     };
     child("router", {"--role", "router", "--worker-listen", rt::text_of(joins)});
-    for (const rt::LocalWorker& w : serving.workers())
+    int64_t gpu = o.first_gpu.empty() ? 0 : parse_whole(o.first_gpu, "--first-gpu", 1023);
+    for (const rt::LocalWorker& w : serving.workers()) {
       child(w.spec.name, {"--role", "worker:" + w.spec.name, "--join", rt::text_of(joins), "--kv-host", o.kv_host});
+      if (serving.config().engine == "cuda")
+        supervisor.children.back().arguments.insert(supervisor.children.back().arguments.end(),
+                                                    {"--first-gpu", std::to_string(gpu++)});
+    }
   }
   supervisor.program = rt::own_program();
   const bool json = o.log_format == "json";
@@ -219,10 +223,13 @@ void add_serve(CLI::App& app, Context& context) {
       ->type_name("NAME");
   command->add_option("--model-path", o->model_path, "model's folder, as Hugging Face has it")->type_name("DIR");
   command->add_option("--time-scale", o->time_scale, "factor on emulated times; 0: no waiting [1]")->type_name("X");
-  command->add_option("--kv-gib", o->kv_gib, "engine cpu: KV caches together [a quarter of the memory]")
+  command->add_option("--kv-gib", o->kv_gib, "engine cpu: KV caches together [a quarter of the memory]; cuda: each")
       ->type_name("N");
   command->add_option("--threads", o->threads, "engine cpu: threads of a worker [the machine's]")->type_name("N");
-  command->add_option("--random-weights", o->seed_weights, "engine cpu: made-up weights of this seed")->type_name("N");
+  command->add_option("--random-weights", o->seed_weights, "engines cpu, cuda: made-up weights of this seed")
+      ->type_name("N");
+  command->add_option("--first-gpu", o->first_gpu, "engine cuda: GPU of the first worker, the others follow [0]")
+      ->type_name("N");
   command->add_option("--host", o->host, "address of HTTP [127.0.0.1]")->type_name("ADDR");
   command->add_option("--port", o->port, "of HTTP; 0: any free one [8000]")->type_name("N");
   command->add_option("--api-keys", o->api_keys, "file of bearer keys, one a line [$DRYDOCK_API_KEYS]")

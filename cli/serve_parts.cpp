@@ -11,7 +11,7 @@
 #include "cli/load_options.h"
 #include "core/error.h"
 #include "runtime/byte_codec.h"
-#include "runtime/cpu_engine.h"
+#include "runtime/cuda_engine.h"
 #include "runtime/drafts.h"
 #include "runtime/emulated_engine.h"
 #include "runtime/tokenizer.h"
@@ -56,10 +56,19 @@ double machine_gib() {
   return static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGE_SIZE)) / (1 << 30);
 }
 
-core::Dtype cpu_dtype(const std::string& precision) {
-  if (precision == "fp32") return core::Dtype::fp32;
+core::Dtype computed_dtype(const std::string& engine, const std::string& precision) {
+  if (precision == "fp32" && engine == "cpu") return core::Dtype::fp32;
   if (precision == "bf16" || precision == "auto") return core::Dtype::bf16;
-  throw core::Error("engine cpu computes in bf16 or fp32, and the plan's precision is " + precision.substr(0, 40));
+  throw core::Error("engine " + engine + " computes in " + (engine == "cpu" ? "bf16 or fp32" : "bf16") +
+                    ", and the plan's precision is " + precision.substr(0, 40));
+}
+
+// What a pool's scheduler is like where the engine computes.
+void set_computed(simulator::PoolSpec& spec, const std::optional<scheduler::Speculation>& speculation) {
+  spec.policy.result_delay = 0;
+  spec.policy.chunks = true;
+  spec.policy.prefix_cache = spec.stage != simulator::Stage::decode;
+  if (speculation) spec.policy.decode_tokens = 1 + speculation->drafts();
 }
 
 }  // namespace
@@ -69,6 +78,7 @@ Serving::Serving(const ServeOptions& options, const Context& context)
       config_(rt::read_serve_config(options.plan)),
       resources_(context.database, context.calibration) {
   check_flags();
+  if (config_.engine == "cuda") check_gpus();
   models::Plan& plan = config_.plan;
   const bool emulated = config_.engine == "emulated";
   const auto& architecture =
@@ -83,24 +93,30 @@ Serving::Serving(const ServeOptions& options, const Context& context)
     codec_ = rt::load_tokenizer(options.model_path);
   else
     codec_ = std::make_shared<rt::ByteCodec>(architecture.vocab);
-  emulated ? price() : size_for_cpu();
+  if (emulated)
+    price();
+  else if (config_.engine == "cpu")
+    size_for_cpu();
+  else
+    size_for_cuda();
 }
 
 Serving::~Serving() = default;
 
 void Serving::check_flags() {
   if (!options_.engine.empty()) config_.engine = options_.engine;
-  if (config_.engine == "cuda") throw core::Error("--engine cuda: this build has no CUDA engine; want emulated or cpu");
-  if (config_.engine != "emulated" && config_.engine != "cpu")
+  if (config_.engine != "emulated" && config_.engine != "cpu" && config_.engine != "cuda")
     throw core::Error("--engine '" + config_.engine.substr(0, 40) + "': want emulated, cpu or cuda");
   const bool emulated = config_.engine == "emulated";
   if (!emulated && options_.model_path.empty())
-    throw core::Error("--engine cpu: want --model-path with the model's folder");
+    throw core::Error("--engine " + config_.engine + ": want --model-path with the model's folder");
   if (options_.time_scale != "0")
     time_scale_ = parse_positive(options_.time_scale, "--time-scale", 1e6);
   else
     time_scale_ = 0;
   if (!emulated && time_scale_ != 1) throw core::Error("--time-scale: goes with --engine emulated");
+  if (!options_.first_gpu.empty() && config_.engine != "cuda")
+    throw core::Error("--first-gpu: goes with --engine cuda");
   if (!options_.router.empty()) config_.plan.router_policy = options_.router;
   if (!scheduler::parse_router_policy(config_.plan.router_policy))
     throw core::Error("--router '" + config_.plan.router_policy.substr(0, 60) +
@@ -127,7 +143,7 @@ void Serving::size_for_cpu() {
   // A quarter of the machine for all caches together: weights and the rest need theirs.
   const double gib = options_.kv_gib.empty() ? machine_gib() / 4 : parse_positive(options_.kv_gib, "--kv-gib", 1e6);
   const int64_t block_bytes =
-      rt::kv_block_bytes(options_.model_path, cpu_dtype(plan.precision), models::kKvBlockTokens);
+      rt::kv_block_bytes(options_.model_path, computed_dtype("cpu", plan.precision), models::kKvBlockTokens);
   const auto room = static_cast<int64_t>(gib * (1 << 30) / workers / static_cast<double>(block_bytes));
   if (room < 1) throw core::Error("--kv-gib: not one block of KV fits; want more");
   if (!options_.local_prefill.empty())
@@ -137,14 +153,49 @@ void Serving::size_for_cpu() {
     spec.stage = stage_of(pool.role);
     spec.replicas = pool.replicas;
     spec.policy = policy_of(plan.backend, pool);
-    spec.policy.result_delay = 0;
-    spec.policy.chunks = true;
-    spec.policy.prefix_cache = spec.stage != simulator::Stage::decode;
-    if (speculation_) spec.policy.decode_tokens = 1 + speculation_->drafts();
+    set_computed(spec, speculation_);
     spec.block_tokens = models::kKvBlockTokens;
     spec.kv_blocks = pool.kv_blocks > 0 ? std::min(pool.kv_blocks, room) : room;
     cluster_.pools.push_back(spec);
   }
+}
+
+// A GPU's KV cache is, as in the simulator, what the weights leave of its memory, and no more than the plan says.
+void Serving::size_for_cuda() {
+  price();
+  const int64_t block_bytes = rt::kv_block_bytes(options_.model_path, core::Dtype::bf16, models::kKvBlockTokens);
+  for (size_t p = 0; p < cluster_.pools.size(); ++p) {
+    simulator::PoolSpec& pool = cluster_.pools[p];
+    set_computed(pool, speculation_);
+    if (pool.block_tokens != models::kKvBlockTokens)
+      pool.kv_blocks = pool.kv_blocks * pool.block_tokens / models::kKvBlockTokens;
+    pool.block_tokens = models::kKvBlockTokens;
+    if (const int64_t planned = config_.plan.pools[p].kv_blocks; planned > 0)
+      pool.kv_blocks = std::min(pool.kv_blocks, planned);
+    if (options_.kv_gib.empty()) continue;
+    const double gib = parse_positive(options_.kv_gib, "--kv-gib", 1e6);
+    pool.kv_blocks = static_cast<int64_t>(gib * (1 << 30) / static_cast<double>(block_bytes));
+    if (pool.kv_blocks < 1) throw core::Error("--kv-gib: not one block of KV fits; want more");
+  }
+}
+
+int Serving::gpu_of(size_t at, int index) const {
+  const int first =
+      options_.first_gpu.empty() ? 0 : static_cast<int>(parse_whole(options_.first_gpu, "--first-gpu", 1023));
+  if (!options_.role.empty()) return first;
+  for (size_t p = 0; p < at; ++p) index += config_.plan.pools[p].replicas;
+  return first + index;
+}
+
+// Before anything is made, so that what is missing is bad input.
+void Serving::check_gpus() const {
+  if (options_.role == "router") return;
+  for (const models::Pool& pool : config_.plan.pools)
+    if (const int ranks = pool.parallelism.gpus(); ranks != 1)
+      throw core::Error(options_.plan + ": --engine cuda serves workers of one GPU, and a pool's have " +
+                        std::to_string(ranks) + "; want tp, pp and attention_dp 1, and replicas for more GPUs");
+  for (size_t p = 0; p < config_.plan.pools.size(); ++p)
+    for (int i = 0; i < config_.plan.pools[p].replicas; ++i) rt::check_cuda(gpu_of(p, i));
 }
 
 rt::DispatcherSpec Serving::dispatcher() const {
@@ -190,28 +241,31 @@ void Serving::add_drafts(rt::WorkerSpec& spec) const {
   if (speculation_->method == scheduler::DraftMethod::ngram)
     drafter = rt::make_ngram_drafter({});
   else
-    throw core::Error(options_.plan +
-                      ": field 'speculative': engine cpu drafts by ngram only, such as ngram:k=4,p=0.6");
+    throw core::Error(options_.plan + ": field 'speculative': engine " + config_.engine +
+                      " drafts by ngram only, such as ngram:k=4,p=0.6");
   spec.drafts = [drafter](const rt::DraftQuestion& q) { return drafter->propose(q.attempt, q.tokens, q.most); };
   spec.forget_drafts = [drafter](rt::Attempt attempt) { drafter->forget(attempt); };
 }
 
-rt::EngineMaker Serving::engine_of(size_t at) {
+rt::EngineMaker Serving::engine_of(size_t at, int index) {
   const simulator::PoolSpec& pool = cluster_.pools[at];
   if (config_.engine == "emulated") {
     const rt::EmulatedOptions emulated{pool.ranks, time_scale_, true};
     const simulator::Engine* engine = instances_.deployment.parts[at].engine;
     return [engine, emulated] { return std::make_unique<LeasedEngine>(*engine, emulated); };
   }
-  rt::EngineOptions cpu;
-  cpu.dtype = cpu_dtype(config_.plan.precision);
-  cpu.kv_blocks = pool.kv_blocks;
-  cpu.block_tokens = pool.block_tokens;
-  if (!options_.threads.empty()) cpu.threads = static_cast<int>(parse_count(options_.threads, "--threads", 1024));
+  rt::EngineOptions computed;
+  computed.dtype = computed_dtype(config_.engine, config_.plan.precision);
+  computed.kv_blocks = pool.kv_blocks;
+  computed.block_tokens = pool.block_tokens;
+  if (!options_.threads.empty()) computed.threads = static_cast<int>(parse_count(options_.threads, "--threads", 1024));
   if (!options_.seed_weights.empty())
-    cpu.random_weights =
+    computed.random_weights =
         static_cast<uint64_t>(parse_whole(options_.seed_weights, "--random-weights", int64_t{1} << 53));
-  return [path = options_.model_path, cpu] { return rt::make_cpu_engine(path, cpu); };
+  if (config_.engine == "cpu")
+    return [path = options_.model_path, computed] { return rt::make_cpu_engine(path, computed); };
+  computed.device = gpu_of(at, index);
+  return [path = options_.model_path, computed] { return rt::open_cuda_engine(path, computed); };
 }
 
 std::vector<rt::LocalWorker> Serving::workers(const std::string& only) {
@@ -219,7 +273,7 @@ std::vector<rt::LocalWorker> Serving::workers(const std::string& only) {
   for (size_t p = 0; p < cluster_.pools.size(); ++p)
     for (int i = 0; i < cluster_.pools[p].replicas; ++i) {
       const std::string name = rt::worker_name(cluster_.pools[p].stage, i);
-      if (only.empty() || name == only) out.push_back({spec_of(p, i), engine_of(p)});
+      if (only.empty() || name == only) out.push_back({spec_of(p, i), engine_of(p, i)});
     }
   if (out.empty()) throw core::Error("--role 'worker:" + only.substr(0, 60) + "': the plan has no worker of this name");
   return out;

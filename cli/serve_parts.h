@@ -19,7 +19,7 @@ struct ServeOptions {
   std::string plan, engine, model_path, draft_model_path, time_scale = "1", kv_gib, threads;
   std::string host = "127.0.0.1", port = "8000", api_keys, log_level = "info", log_format = "json";
   std::string role, join, worker_listen, kv_host, drain_timeout = "30s", restarts = "10";
-  std::string queue, migrations, local_prefill, router, served_name, seed_weights;
+  std::string queue, migrations, local_prefill, router, served_name, seed_weights, first_gpu;
   bool processes = false;
 };
 
@@ -39,10 +39,14 @@ class Serving {
  private:
   void price();
   void size_for_cpu();
+  void size_for_cuda();
   void check_flags();
+  void check_gpus() const;
   runtime::WorkerSpec spec_of(size_t pool, int index) const;
   void add_drafts(runtime::WorkerSpec& spec) const;
-  runtime::EngineMaker engine_of(size_t pool);
+  runtime::EngineMaker engine_of(size_t pool, int index);
+  // The worker's GPU: --first-gpu's and on, pools in order; where the process has one worker, --first-gpu's.
+  int gpu_of(size_t pool, int index) const;
 
   const ServeOptions& options_;
   runtime::ServeConfig config_;

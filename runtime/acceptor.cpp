@@ -1,6 +1,7 @@
 #include "runtime/acceptor.h"
 
 #include <algorithm>
+#include <system_error>
 
 #include "core/error.h"
 
@@ -42,11 +43,15 @@ void Acceptor::run() {
     if (stopping_) return;
     if (!socket.open() || served_.size() >= most_) continue;
     Served& s = served_.emplace_back();
-    s.thread = std::thread([this, &s, socket = std::move(socket)]() mutable {
-      serve_(std::move(socket));
-      const std::scoped_lock over(mutex_);
-      s.over = true;
-    });
+    try {
+      s.thread = std::thread([this, &s, socket = std::move(socket)]() mutable {
+        serve_(std::move(socket));
+        const std::scoped_lock over(mutex_);
+        s.over = true;
+      });
+    } catch (const std::system_error&) {  // no thread to be had: as if nobody had come
+      served_.pop_back();
+    }
   }
 }
 

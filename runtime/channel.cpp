@@ -43,8 +43,6 @@ Proof proof_of(const std::string& secret, std::string_view label, const Nonce& f
 
 constexpr std::string_view kCallerLabel = "drydock wire 1, who connects", kCalledLabel = "drydock wire 1, who accepts";
 
-Clock::time_point handshake_end() { return Clock::now() + Channel::kHandshake; }
-
 }  // namespace
 
 std::string secret_of(const std::string& name) {
@@ -74,7 +72,7 @@ Bytes Channel::expect(FrameKind kind, size_t bytes, Clock::time_point deadline) 
 
 Channel Channel::accepted(Socket socket, const std::string& secret) {
   Channel out(std::move(socket));
-  const Clock::time_point deadline = handshake_end();
+  const Clock::time_point deadline = Clock::now() + kHandshake;
   const Nonce mine = fresh_nonce();
   out.socket_.write(frame(FrameKind::challenge, mine), deadline);
   const Bytes answer = out.expect(FrameKind::answer, kNonceBytes + kProofBytes, deadline);
@@ -89,9 +87,9 @@ Channel Channel::accepted(Socket socket, const std::string& secret) {
   return out;
 }
 
-Channel Channel::connected(Socket socket, const std::string& secret) {
+Channel Channel::connected(Socket socket, const std::string& secret, std::chrono::milliseconds limit) {
   Channel out(std::move(socket));
-  const Clock::time_point deadline = handshake_end();
+  const Clock::time_point deadline = Clock::now() + limit;
   Nonce theirs;
   const Bytes challenge = out.expect(FrameKind::challenge, kNonceBytes, deadline);
   std::memcpy(theirs.data(), challenge.data(), kNonceBytes);

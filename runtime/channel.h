@@ -25,17 +25,18 @@ std::string secret_of(const std::string& name);
 // but neither encrypted nor signed.
 class Channel {
  public:
+  static constexpr std::chrono::milliseconds kHandshake{2000};
+
   // As the side that was connected to, or the one that connects. Throws core::Error when the other does not prove
   // itself within kHandshake, in which it gets at most a few hundred bytes of memory.
   static Channel accepted(Socket socket, const std::string& secret);
-  static Channel connected(Socket socket, const std::string& secret);
+  static Channel connected(Socket socket, const std::string& secret, std::chrono::milliseconds limit = kHandshake);
 
   // One thread sends, one receives. Both throw core::Error.
   void send(FrameKind kind, std::span<const std::byte> body);
   Frame receive(std::chrono::milliseconds limit);  // silence as long as that is an error
   void shut_down() { socket_.shut_down(); }
-
-  static constexpr std::chrono::milliseconds kHandshake{2000};
+  bool ended() const { return socket_.ended(); }
 
  private:
   explicit Channel(Socket socket) : socket_(std::move(socket)) {}

@@ -14,7 +14,13 @@ namespace drydock::runtime {
 // the plug-in or a GPU is missing, saying which.
 std::unique_ptr<Engine> open_cuda_engine(const std::filesystem::path& model_dir, const EngineOptions& options);
 
-// What the plug-in exports, under this name. Null: `error` says why, in at most `error_bytes` with the final 0.
+// Throws core::Error, one line, when the plug-in, the driver or GPU `device` is missing. Takes no memory of a GPU.
+void check_cuda(int device);
+
+// What the plug-in exports, under these names. check_cuda's: false: `error` says why.
+inline constexpr const char* kEngineCheckPoint = "drydock_check_gpu";
+using CheckGpu = bool (*)(int device, char* error, size_t error_bytes);
+// open_cuda_engine's. Null: `error` says why, in at most `error_bytes` with the final 0.
 inline constexpr const char* kEngineEntryPoint = "drydock_open_engine";
 using OpenEngine = Engine* (*)(const char* model_dir, const EngineOptions* options, char* error, size_t error_bytes);
 

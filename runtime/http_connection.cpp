@@ -119,9 +119,10 @@ void HttpConnection::handle() {
   try {
     check_request(loop_.shared, exchange_->request);
     const auto kind = completion_kind(exchange_->request);
-    if (!kind) return respond_now(respond(loop_.shared, *exchange_));
+    const bool large = exchange_->request.body.size() > kReadElsewhere;
+    if (!kind) return large ? respond_elsewhere() : respond_now(respond(loop_.shared, *exchange_));
     const uint64_t seed = loop_.random.next();
-    if (exchange_->request.body.size() > kReadElsewhere) return read_elsewhere(*kind, seed);
+    if (large) return read_elsewhere(*kind, seed);
     begin_answer(prepare(loop_.shared, *exchange_, *kind, seed));
   } catch (const ApiError& error) {
     respond_now(error_response(loop_.shared, error, &exchange_->request));
@@ -158,6 +159,30 @@ void HttpConnection::on_read_elsewhere() {
   } catch (const ApiError& error) {
     respond_now(error_response(loop_.shared, error, &exchange_->request));
   }
+}
+
+// A long text to tokens, or back: as read_elsewhere.
+void HttpConnection::respond_elsewhere() {
+  asio::post(loop_.readers, [self = shared_from_this()] {
+    const HttpRequest& request = self->exchange_->request;
+    auto made = std::make_shared<HttpResponse>();
+    try {
+      *made = respond(self->loop_.shared, *self->exchange_);
+    } catch (const ApiError& error) {
+      *made = error_response(self->loop_.shared, error, &request);
+    } catch (const std::exception& error) {
+      *made = error_response(self->loop_.shared, ApiError(500, error.what()), &request);
+    }
+    asio::post(self->loop_.io, [self, made] {
+      self->made_ = std::move(*made);
+      self->guarded(&HttpConnection::on_respond_elsewhere);
+    });
+  });
+}
+
+void HttpConnection::on_respond_elsewhere() {
+  const HttpResponse made = std::exchange(made_, {});
+  if (state_ == State::handling) respond_now(made);
 }
 
 void HttpConnection::begin_answer(CompletionRequest request) {

@@ -98,6 +98,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void handle();
   void read_elsewhere(CompletionKind kind, uint64_t seed);
   void on_read_elsewhere();
+  void respond_elsewhere();
+  void on_respond_elsewhere();
   void begin_answer(CompletionRequest request);
   void on_news();
   void respond_now(const HttpResponse& response);
@@ -130,6 +132,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::optional<HttpExchange> exchange_;
   std::shared_ptr<Answer> answer_;
   std::pair<CompletionRequest, std::optional<ApiError>> read_;  // elsewhere, just now
+  HttpResponse made_;                                           // elsewhere, just now
   int64_t requests_ = 0;
   int64_t reserved_ = 0;  // of the bytes that all bodies may have
 };

@@ -13,7 +13,8 @@ namespace {
 constexpr int kMostKvConnections = 256;
 constexpr std::chrono::hours kKvSilence{24};     // a peer that needs nothing says nothing; keepalive finds dead ones
 constexpr std::chrono::seconds kKvPatience{60};  // a step of a slow engine may be under way
-constexpr std::chrono::milliseconds kKvConnect{2000};
+// Who is asked says every kHeartbeat that it is there; a process that hangs does not, and holds up others' KV.
+constexpr std::chrono::milliseconds kKvSilenceOfPeer{1000};
 
 // An answer that another thread gives.
 struct Waited {
@@ -27,10 +28,14 @@ class RemoteKvPeer : public KvPeer {
   explicit RemoteKvPeer(Channel channel) : channel_(std::move(channel)) {}
   void ask(const KvFetch& fetch) override { channel_.send(FrameKind::kv_fetch, encode(fetch)); }
   KvPiece next() override {
-    const Frame frame = channel_.receive(kKvPatience);
-    if (frame.kind != FrameKind::kv_piece) throw core::Error("a frame that is no piece of KV");
-    return decode_kv_piece(frame.body);
+    for (const Clock::time_point limit = Clock::now() + kKvPatience;;) {
+      const Frame frame = channel_.receive(kKvSilenceOfPeer);
+      if (frame.kind == FrameKind::kv_piece) return decode_kv_piece(frame.body);
+      if (frame.kind != FrameKind::pulse) throw core::Error("a frame that is no piece of KV");
+      if (Clock::now() > limit) throw core::Error("the other side does not come to an end with its step");
+    }
   }
+  bool ended() const override { return channel_.ended(); }
 
  private:
   Channel channel_;
@@ -62,7 +67,7 @@ struct KvPort::Impl {
         for (;;) {
           const Frame frame = channel.receive(kKvSilence);
           if (frame.kind != FrameKind::kv_fetch) throw core::Error("a frame that is no question for KV");
-          channel.send(FrameKind::kv_piece, encode(answer(decode_kv_fetch(frame.body))));
+          channel.send(FrameKind::kv_piece, encode(answer(decode_kv_fetch(frame.body), channel)));
         }
       } catch (const core::Error&) {  // gone, or no peer of ours: the connection ends
       }
@@ -72,7 +77,7 @@ struct KvPort::Impl {
     }
   }
 
-  KvPiece answer(const KvFetch& fetch) {
+  KvPiece answer(const KvFetch& fetch, Channel& channel) {
     const auto waited = std::make_shared<Waited>();
     {
       const std::scoped_lock lock(worker_mutex);
@@ -84,7 +89,11 @@ struct KvPort::Impl {
       });
     }
     std::unique_lock lock(waited->mutex);
-    waited->came.wait(lock, [&] { return waited->piece.has_value(); });
+    while (!waited->came.wait_for(lock, kHeartbeat, [&] { return waited->piece.has_value(); })) {
+      lock.unlock();
+      channel.send(FrameKind::pulse, encode(Pulse{}));
+      lock.lock();
+    }
     return std::move(*waited->piece);
   }
 
@@ -106,8 +115,8 @@ void KvPort::serve(Worker* worker) {
 }
 
 std::unique_ptr<KvPeer> connect_kv(const std::string& address, const std::string& secret) {
-  Socket socket = connect_to(parse_address(address, "KV port"), kKvConnect);
-  return std::make_unique<RemoteKvPeer>(Channel::connected(std::move(socket), secret));
+  Socket socket = connect_to(parse_address(address, "KV port"), kKvSilenceOfPeer);
+  return std::make_unique<RemoteKvPeer>(Channel::connected(std::move(socket), secret, kKvSilenceOfPeer));
 }
 
 }  // namespace drydock::runtime

@@ -10,6 +10,7 @@ namespace {
 constexpr size_t kPieceBytes = 2u << 20;
 constexpr int64_t kWindow = 4;  // pieces under way: the credit
 constexpr int kTries = 3;
+constexpr std::chrono::milliseconds kSlow{500}, kAvoid{1000};
 
 std::chrono::nanoseconds in_ns(double us) { return std::chrono::nanoseconds(static_cast<int64_t>(us * 1e3)); }
 
@@ -64,9 +65,18 @@ void KvReceiver::run() {
 }
 
 KvPeer& KvReceiver::peer(const std::string& address) {
-  std::unique_ptr<KvPeer>& found = peers_[address];
-  if (!found) found = connect_(address);
-  return *found;
+  const auto found = peers_.find(address);
+  if (found != peers_.end() && !found->second->ended()) return *found->second;
+  // A worker that comes anew has another address: nobody would ask by the old one again, and let its connection go.
+  std::erase_if(peers_, [](const auto& one) { return one.second->ended(); });
+  std::unique_ptr<KvPeer> made = connect_(address);
+  return *(peers_[address] = std::move(made));
+}
+
+// Who was silent once would be so for each of the jobs that wait for it, while others' jobs wait behind them.
+bool KvReceiver::avoided(const std::string& address) {
+  std::erase_if(avoid_, [now = Clock::now()](const auto& one) { return one.second <= now; });
+  return avoid_.contains(address);
 }
 
 // What came before a connection broke need not come again.
@@ -74,7 +84,11 @@ void KvReceiver::receive(const KvJob& job) {
   const Clock::time_point begin = Clock::now();
   int64_t have = 0;
   std::string reason;
+  if (avoided(job.source.address)) return fail(job, "it was silent a moment ago");
   for (int tried = 0; tried < kTries; ++tried) {
+    const Clock::time_point try_begin = Clock::now();
+    const int64_t had = have;
+    const bool fresh = !peers_.contains(job.source.address);
     try {
       const Got got = receive_rest(job, peer(job.source.address), have);
       if (got == Got::elsewhere) return;
@@ -89,6 +103,9 @@ void KvReceiver::receive(const KvJob& job) {
     } catch (const core::Error& error) {
       reason = error.what();
       peers_.erase(job.source.address);
+      const Clock::time_point now = Clock::now();
+      if (now - try_begin > kSlow) avoid_[job.source.address] = now + kAvoid;
+      if (fresh && have == had) break;
       const std::scoped_lock lock(mutex_);
       if (stopping_) return;
     }

@@ -53,6 +53,7 @@ class KvReceiver {
   void fail(const KvJob& job, const std::string& reason);
   void check(const KvJob& job, const KvPiece& piece, int64_t have) const;
   KvPeer& peer(const std::string& address);
+  bool avoided(const std::string& address);
 
   KvConnect connect_;
   size_t block_bytes_;
@@ -64,6 +65,7 @@ class KvReceiver {
   KvTotals totals_;
   bool stopping_ = false;
   std::map<std::string, std::unique_ptr<KvPeer>> peers_;
+  std::map<std::string, Clock::time_point> avoid_;  // who was silent, and until when it is not asked
   std::thread thread_;
 };
 

@@ -68,6 +68,7 @@ struct RemoteWorker::Impl : WorkerSink {
   bool serve() {
     std::shared_ptr<Line> now;
     bool was_joined = false;
+    int frames = 0;
     try {
       Channel channel = Channel::connected(connect_to(options.router, kConnectLimit), options.secret);
       channel.send(FrameKind::hello, encode(worker->hello()));
@@ -80,9 +81,11 @@ struct RemoteWorker::Impl : WorkerSink {
         line = now;
       }
       for (;;) {
-        take(now->receive());
-        was_joined = true;
-        if (!said_joined.exchange(true) && options.log) options.log("joined " + text_of(options.router));
+        const Frame frame = now->receive();
+        take(frame);
+        // The first heartbeat comes before the router has looked at the name.
+        was_joined |= ++frames > 1 || frame.kind != FrameKind::pulse;
+        if (was_joined && !said_joined.exchange(true) && options.log) options.log("joined " + text_of(options.router));
       }
     } catch (const core::Error& error) {
       if ((said_joined.exchange(false) || last_error != error.what()) && options.log)

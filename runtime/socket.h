@@ -21,7 +21,8 @@ class Socket {
 
   bool open() const { return fd_ >= 0; }
   int fd() const { return fd_; }
-  void shut_down();  // who waits on it wakes up; from any thread
+  void shut_down();    // who waits on it wakes up; from any thread
+  bool ended() const;  // the other side has, or the connection broke; for sockets from which nothing is to come
 
   // All of the bytes, or core::Error: the deadline, an end, an error.
   void write(std::span<const std::byte> bytes, Clock::time_point deadline);

@@ -151,8 +151,13 @@ class Supervision {
   void begin_again() {
     for (Child& c : children_) {
       if (c.pid >= 0 || SteadyClock::now() < c.again) continue;
-      log(c.spec.name + ": begun anew");
-      begin(c);
+      try {
+        begin(c);
+        log(c.spec.name + ": begun anew");
+      } catch (const core::Error& error) {  // short of memory or processes: that may pass
+        log(error.what());
+        c.again = SteadyClock::now() + seconds_ns(c.pause_s);
+      }
     }
   }
 

@@ -63,7 +63,14 @@ Worker::Impl::Impl(WorkerSpec given, std::unique_ptr<Engine> made, WorkerSink& t
             [this](Attempt attempt, int64_t first, std::span<const std::byte> bytes) {
               auto written = std::make_shared<std::promise<bool>>();
               auto future = written->get_future();
-              post([this, attempt, first, bytes, written] { written->set_value(write_kv(attempt, first, bytes)); });
+              post([this, attempt, first, bytes, written] {
+                try {
+                  written->set_value(write_kv(attempt, first, bytes));
+                } catch (...) {
+                  written->set_exception(std::current_exception());
+                  throw;  // the engine has failed
+                }
+              });
               return future.get();
             },
             [this](Attempt attempt, bool came, const std::string& reason) { kv_done(attempt, came, reason); }});
@@ -80,7 +87,8 @@ Worker::Impl::~Impl() {
   receiver.reset();
 }
 
-// A task that comes when the thread has ended is run at once: whoever waits for it goes on.
+// A task that comes when the thread has ended is run at once: whoever waits for it goes on. What the failed engine says
+// to it is known already.
 void Worker::Impl::post(std::function<void()> task) {
   {
     const std::scoped_lock lock(mutex);
@@ -91,7 +99,10 @@ void Worker::Impl::post(std::function<void()> task) {
     }
   }
   const std::scoped_lock lock(dead_mutex);
-  task();
+  try {
+    task();
+  } catch (const std::exception&) {
+  }
 }
 
 void Worker::Impl::run() {
@@ -105,12 +116,16 @@ void Worker::Impl::run() {
       publish();
       flush();
     }
-  } catch (const core::Error& error) {
+  } catch (const std::exception& error) {  // a defect or a lack of memory costs this worker, not its neighbours
     reason = error.what();
   }
   // Nobody may wait for a thread that is no more: what was taken and not begun is done as well.
   for (;;) {
-    run_taken();
+    try {
+      run_taken();
+    } catch (const std::exception&) {
+      continue;  // said already; with the next task
+    }
     const std::scoped_lock lock(mutex);
     taken.swap(tasks);
     dead = taken.empty();
@@ -119,9 +134,11 @@ void Worker::Impl::run() {
   if (!reason.empty()) sink.lost(reason);
 }
 
+// One that throws is not run again.
 void Worker::Impl::run_taken() {
-  for (const auto& task : taken) task();
+  while (next_taken < taken.size()) taken[next_taken++]();
   taken.clear();
+  next_taken = 0;
 }
 
 // False: the thread is to end. With nothing to step, waits for something new.

@@ -25,8 +25,9 @@ class WorkerSink {
 class KvPeer {
  public:
   virtual ~KvPeer() = default;
-  virtual void ask(const KvFetch& fetch) = 0;  // answers come in the order of the questions
-  virtual KvPiece next() = 0;                  // both throw core::Error when the peer is gone or silent
+  virtual void ask(const KvFetch& fetch) = 0;   // answers come in the order of the questions
+  virtual KvPiece next() = 0;                   // both throw core::Error when the peer is gone or silent
+  virtual bool ended() const { return false; }  // the other side has ended the connection
 };
 // To the KV port `address`. Throws core::Error when it can't be had.
 using KvConnect = std::function<std::unique_ptr<KvPeer>(const std::string& address)>;

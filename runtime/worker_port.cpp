@@ -30,6 +30,15 @@ class RemoteLink : public WorkerLink {
     pulse_ = pulse;
   }
   Frame receive() { return line_.receive(); }
+  // Tells why and waits until the other side has gone: it would not read what comes with an end at once.
+  void refuse(const std::string& why) {
+    constexpr int kMostFrames = 20;
+    line_.post(FrameKind::refusal, encode_text(why));
+    try {
+      for (int i = 0; i < kMostFrames; ++i) line_.receive();
+    } catch (const core::Error&) {
+    }
+  }
 
  private:
   Line line_;
@@ -76,7 +85,12 @@ struct WorkerPort::Impl {
       links.insert(link);
     }
     try {
-      dispatcher.join(life, hello, link);
+      try {
+        dispatcher.join(life, hello, link);
+      } catch (const core::Error& error) {
+        link->refuse(error.what());
+        throw;
+      }
       if (log) log(hello.name + ": joined");
       for (;;) {
         const Frame frame = link->receive();

@@ -115,6 +115,7 @@ struct Worker::Impl {
   mutable std::mutex mutex;
   std::condition_variable wake;
   std::vector<std::function<void()>> tasks, taken;
+  size_t next_taken = 0;  // of `taken`, on the worker's thread
   bool stopping = false, dead = false;
   std::mutex dead_mutex;  // taken by those who run tasks in the dead thread's place
   Pulse shown;            // under mutex

@@ -225,8 +225,18 @@ bool Worker::Impl::write_kv(Attempt attempt, int64_t first_block, std::span<cons
 }
 
 void Worker::Impl::fetch(const KvFetch& fetch, std::function<void(KvPiece)> answer) {
-  if (counts_bytes) return post([this, fetch, answer = std::move(answer)] { answer(read_piece(fetch)); });
   KvPiece piece{.attempt = fetch.attempt, .first_block = fetch.first_block, .blocks = fetch.blocks};
+  if (counts_bytes)
+    return post([this, fetch, none = std::move(piece), answer = std::move(answer)] {
+      KvPiece read;
+      try {
+        read = read_piece(fetch);
+      } catch (...) {
+        answer(none);
+        throw;  // the engine has failed
+      }
+      answer(std::move(read));
+    });
   int64_t tokens = 0;
   {
     const std::scoped_lock lock(held_mutex);

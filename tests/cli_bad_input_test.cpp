@@ -171,3 +171,26 @@ TEST_CASE("an output folder that can't be is told before the work") {
     std::filesystem::permissions(scratch.path(), std::filesystem::perms::owner_all);
   }
 }
+
+TEST_CASE("serve says in one line what an engine lacks") {
+  const Scratch scratch;
+  const auto plan = [&](const std::string& tp) {
+    return scratch.write("plan" + tp + ".json",
+                         R"({"schema": "drydock.plan", "version": 1, "model": "Qwen/Qwen3-8B", "precision": "bf16",
+                             "backend": "vllm", "mode": "agg", "workload": {"isl": 100, "osl": 10},
+                             "pools": [{"role": "worker", "system": "h200_sxm", "replicas": 1, "tp": )" +
+                             tp + R"(, "max_batch": 8, "max_tokens": 512}]})");
+  };
+  const std::string folder = scratch.path().string();
+  refused({"serve", plan("1"), "--engine", "abacus"}, "want emulated, cpu or cuda");
+  refused({"serve", plan("1"), "--engine", "cuda"}, "--engine cuda: want --model-path");
+  refused({"serve", plan("1"), "--first-gpu", "1"}, "--first-gpu: goes with --engine cuda");
+  refused({"serve", plan("2"), "--engine", "cuda", "--model-path", folder}, "serves workers of one GPU");
+  const auto plug_in = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libdrydock_cuda.so";
+  if (!std::filesystem::exists(plug_in))
+    refused({"serve", plan("1"), "--engine", "cuda", "--model-path", folder}, "libdrydock_cuda.so is not there");
+  // No machine has GPU 1023.
+  refused({"serve", plan("1"), "--engine", "cuda", "--model-path", folder, "--first-gpu", "1023"}, "--engine cuda: ");
+  refused({"serve", plan("1"), "--processes", "--engine", "cuda", "--model-path", folder, "--first-gpu", "1023"},
+          "--engine cuda: ");
+}

@@ -1,6 +1,7 @@
 // Clients that are broken, slow, gone or hostile: the server stays up, and nothing of them stays open.
 #include <doctest/doctest.h>
 
+#include <future>
 #include <string>
 #include <thread>
 
@@ -196,6 +197,42 @@ TEST_CASE("slow heads and bodies are told 408; a silent connection is closed") {
   head.close();
   body.close();
   CHECK(bed.settles());
+}
+
+namespace {
+
+// Its vocabulary's bytes come once the test lets them.
+struct HeldCodec : runtime::ByteCodec {
+  explicit HeldCodec(std::shared_future<void> let_go) : runtime::ByteCodec(300), let(std::move(let_go)) {}
+  std::string bytes(runtime::Token token) const override {
+    let.wait_until(limit);
+    return runtime::ByteCodec::bytes(token);
+  }
+  std::shared_future<void> let;
+  std::chrono::steady_clock::time_point limit = std::chrono::steady_clock::now() + 10s;
+};
+
+}  // namespace
+
+TEST_CASE("a long text that is made of tokens holds up nobody else") {
+  std::promise<void> let;
+  FakeService service(endless);
+  const HeldCodec codec(let.get_future().share());
+  runtime::HttpOptions options = quiet_options();
+  options.threads = 1;
+  runtime::HttpServer server(service, codec, options);
+  server.start();
+  std::string tokens = "72";
+  while (tokens.size() < 20'000) tokens += ",72";
+  RawClient client(server.port()), other(server.port());
+  client.send(post("/detokenize", "{\"tokens\": [" + tokens + "]}"));
+  std::this_thread::sleep_for(50ms);
+  other.send(get("/health/live"));
+  const auto begin = std::chrono::steady_clock::now();
+  CHECK(other.read_until("live").find("200 OK") != std::string::npos);
+  CHECK(std::chrono::steady_clock::now() - begin < 5s);
+  let.set_value();
+  CHECK(client.read_until("\"}").find("HHHH") != std::string::npos);
 }
 
 TEST_CASE("a client that leaves cancels its generation, streamed or not, with an end or a reset") {

@@ -1,8 +1,12 @@
 // Messages as bytes, the handshake, and workers behind connections; KV whose bytes matter.
 #include <sys/socket.h>
 
+#include <filesystem>
+
+#include "core/file.h"
 #include "runtime/channel.h"
 #include "runtime/kv_port.h"
+#include "runtime/kv_receiver.h"
 #include "runtime/remote_worker.h"
 #include "runtime/worker_port.h"
 #include "tests/effort.h"
@@ -229,6 +233,185 @@ TEST_CASE("a worker that goes is noticed, its answers go on elsewhere, and it ma
   CHECK(bed.local.stats().failed == 0);
 }
 
+namespace {
+
+// Its KV can't be copied any more once `broken` says so.
+struct BrokenKv : MemoryEngine {
+  BrokenKv(int64_t blocks, int64_t block_tokens, std::shared_ptr<std::atomic<bool>> is_broken)
+      : MemoryEngine(blocks, block_tokens), broken(std::move(is_broken)) {}
+  void read_kv(int rank, std::span<const int32_t> blocks, std::span<std::byte> out) override {
+    if (*broken) throw core::Error("the device is lost");
+    MemoryEngine::read_kv(rank, blocks, out);
+  }
+  void write_kv(int rank, std::span<const int32_t> blocks, std::span<const std::byte> in) override {
+    if (*broken) throw core::Error("the device is lost");
+    MemoryEngine::write_kv(rank, blocks, in);
+  }
+  std::shared_ptr<std::atomic<bool>> broken;
+};
+
+}  // namespace
+
+TEST_CASE("an engine that fails while KV is copied costs its worker alone") {
+  std::string failing;
+  SUBCASE("read") { failing = "prefill/0"; }
+  SUBCASE("write") { failing = "decode/0"; }
+  CAPTURE(failing);
+  const auto broken = std::make_shared<std::atomic<bool>>(true);
+  DispatcherSpec spec;
+  spec.pools = {{Stage::prefill, 1}, {Stage::decode, 1}};
+  spec.migration_limit = 100;
+  Dispatcher dispatcher(spec);
+  std::vector<LocalWorker> workers;
+  for (const Stage stage : {Stage::prefill, Stage::decode}) {
+    WorkerSpec worker;
+    worker.name = worker_name(stage, 0);
+    worker.stage = stage;
+    worker.policy = scheduler::vllm(512, 16);
+    worker.kv_blocks = 100, worker.block_tokens = 16;
+    const auto breaks = worker.name == failing ? broken : std::make_shared<std::atomic<bool>>(false);
+    workers.push_back({worker, [breaks] { return std::make_unique<BrokenKv>(100, 16, breaks); }});
+  }
+  LocalFleet fleet(dispatcher, std::move(workers), std::chrono::milliseconds(5));
+  std::vector<std::shared_ptr<Reader>> readers;
+  for (uint64_t i = 0; i < 4; ++i) {
+    Generation g;
+    g.prompt = prompt_of(i, 40);
+    g.most_tokens = 20;
+    g.sampling.seed = i;
+    readers.push_back(std::make_shared<Reader>());
+    Service::Id id;
+    REQUIRE(dispatcher.submit(g, readers.back(), id) == Admission::accepted);
+  }
+  for (int i = 0; i < 5000 && fleet.failure().empty(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  CHECK(fleet.failure() == failing + ": the device is lost");
+  *broken = false;
+  for (uint64_t i = 0; i < readers.size(); ++i) {
+    REQUIRE(readers[i]->wait());
+    CHECK(readers[i]->tokens() == memory_answer(prompt_of(i, 40), 20, i));
+  }
+}
+
+namespace {
+
+// What was done with jobs, in order: "1 came", "2 lost".
+struct Ledger {
+  KvReceiver::Hooks hooks() {
+    return {[] { return 0.0; }, [](double) {}, [](Attempt, int64_t, std::span<const std::byte>) { return true; },
+            [this](Attempt attempt, bool came, const std::string&) {
+              const std::scoped_lock lock(mutex);
+              done.push_back(std::to_string(attempt) + (came ? " came" : " lost"));
+            }};
+  }
+  bool wait(size_t count, double seconds) {
+    for (const auto end = Clock::now() + std::chrono::duration<double>(seconds); Clock::now() < end;) {
+      {
+        const std::scoped_lock lock(mutex);
+        if (done.size() >= count) return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return false;
+  }
+  std::mutex mutex;
+  std::vector<std::string> done;
+};
+
+int descriptors() { return static_cast<int>(std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {})); }
+
+struct NoSink : WorkerSink {
+  void news(std::vector<News>) override {}
+  void lost(const std::string&) override {}
+};
+
+// A prefill worker that holds the KV of attempts 1 to 9, and its port.
+struct Holder {
+  Holder() {
+    WorkerSpec spec;
+    spec.name = "prefill/0", spec.stage = Stage::prefill, spec.policy = scheduler::vllm(512, 16);
+    spec.kv_blocks = 100, spec.block_tokens = 16;
+    worker = std::make_unique<Worker>(spec, std::make_unique<MemoryEngine>(100, 16), sink, nullptr);
+    for (Attempt a = 1; a < 10; ++a) {
+      Start start;
+      start.attempt = a, start.stage = Stage::prefill, start.tokens = {1, 2, 3}, start.most_tokens = 2;
+      worker->start(start);
+    }
+    for (int i = 0; i < 5000 && worker->pulse().generated_tokens < 9; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    port = std::make_unique<KvPort>(Address{"127.0.0.1", 0}, kSecret);
+    port->serve(worker.get());
+  }
+  KvJob job(Attempt attempt) const {
+    return {attempt, {"127.0.0.1:" + std::to_string(port->port()), attempt, 3}, 1, true};
+  }
+  NoSink sink;
+  std::unique_ptr<Worker> worker;
+  std::unique_ptr<KvPort> port;
+};
+
+constexpr size_t kMemoryBlock = 16 * sizeof(Token);
+const KvConnect kOverTcp = [](const std::string& address) { return connect_kv(address, kSecret); };
+
+}  // namespace
+
+TEST_CASE("a holder of KV that hangs holds up others' KV for a short time, and jobs of its own not each again") {
+  Holder lively;
+  // The kernel accepts for one that hangs, and nothing ever comes.
+  int port = 0;
+  const Socket hanging = listen_on({"127.0.0.1", 0}, port);
+  Ledger ledger;
+  KvReceiver receiver(kOverTcp, kMemoryBlock, ledger.hooks());
+  const auto hung = [&](Attempt attempt) {
+    return KvJob{attempt, {"127.0.0.1:" + std::to_string(port), attempt, 3}, 1, true};
+  };
+  for (Attempt a = 11; a < 15; ++a) receiver.add(hung(a));
+  receiver.add(lively.job(1));
+  // One handshake that is not answered takes 1 s; four jobs with three tries each of 2 s took 24.
+  REQUIRE(ledger.wait(5, 4));
+  CHECK(ledger.done == std::vector<std::string>{"11 lost", "12 lost", "13 lost", "14 lost", "1 came"});
+}
+
+TEST_CASE("connections to holders of KV that are no more do not pile up") {
+  Ledger ledger;
+  KvReceiver receiver(kOverTcp, kMemoryBlock, ledger.hooks());
+  int before = 0;
+  constexpr size_t kLives = 6;
+  for (size_t i = 1; i <= kLives; ++i) {
+    const Holder holder;
+    receiver.add(holder.job(1));
+    REQUIRE(ledger.wait(i, 5));
+    if (i == 2) before = descriptors();
+  }
+  CHECK(ledger.done == std::vector<std::string>(kLives, "1 came"));
+  // The last of the holders is gone here, and was not when `before` was counted.
+  CHECK(descriptors() <= before);
+}
+
+TEST_CASE("setting the machine's time changes nothing: only what is written for people asks for it") {
+  // Reads of the time of day, and the files that may: dates of logs, of HTTP and of "created".
+  const std::vector<std::string> asks = {
+      "system_clock", "high_resolution_clock", "gettimeofday", "CLOCK_REALTIME", "std::time(", "utc_clock",
+      "file_clock",   "last_write_time"};
+  int files = 0;
+  for (const char* folder : {"/runtime", "/scheduler"})
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(std::string(DRYDOCK_SOURCE_DIR) + folder)) {
+      if (entry.path().extension() != ".cpp" && entry.path().extension() != ".h") continue;
+      ++files;
+      const std::string text = core::read_file(entry.path(), 1 << 20), name = entry.path().filename();
+      CAPTURE(name);
+      size_t found = 0;
+      for (const std::string& one : asks)
+        for (size_t at = text.find(one); at != std::string::npos; at = text.find(one, at + 1)) ++found;
+      // utc_now() and its seconds; Date, "created" of the server and of an answer; the date in a chat's system prompt.
+      CHECK(found == (name == "request_log.cpp"     ? 2u
+                      : name == "http_routes.cpp"   ? 3u
+                      : name == "chat_template.cpp" ? 1u
+                                                    : 0u));
+    }
+  CHECK(files > 100);
+  CHECK(Clock::is_steady);
+}
+
 TEST_CASE("strangers are turned away: wrong secret, garbage, silence, half-open connections") {
   Dispatcher dispatcher{DispatcherSpec{}};
   WorkerPort port(dispatcher, {"127.0.0.1", 0}, kSecret, {});
@@ -255,8 +438,34 @@ TEST_CASE("strangers are turned away: wrong secret, garbage, silence, half-open 
   // And one with a name that nobody has.
   Channel unknown = Channel::connected(connect(), kSecret);
   unknown.send(FrameKind::hello, encode(Hello{"decode/77", "", 10, 16, 1}));
+  std::string told;
+  for (int i = 0; i < 100 && told.empty(); ++i)
+    if (const Frame frame = unknown.receive(std::chrono::seconds(2)); frame.kind == FrameKind::refusal)
+      told = decode_text(frame.body);
+  CHECK(told == "worker 'decode/77': the deployment has none of this name");
   CHECK_THROWS_AS(for (int i = 0; i < 100; ++i) unknown.receive(std::chrono::seconds(2)), core::Error);
   CHECK_FALSE(dispatcher.ready());
+}
+
+TEST_CASE("a worker that the deployment has no place for says so once, and asks again in growing pauses") {
+  Dispatcher dispatcher{DispatcherSpec{}};
+  WorkerPort port(dispatcher, {"127.0.0.1", 0}, kSecret, {});
+  std::mutex mutex;
+  std::vector<std::string> log;
+  WorkerSpec spec;
+  spec.name = "worker/7", spec.policy = scheduler::vllm(512, 16), spec.kv_blocks = 10, spec.block_tokens = 16;
+  {
+    RemoteWorker worker(
+        spec, std::make_unique<MemoryEngine>(10, 16),
+        RemoteWorkerOptions{{"127.0.0.1", port.port()}, kSecret, "127.0.0.1", 0, [&](const std::string& line) {
+                              const std::scoped_lock lock(mutex);
+                              log.push_back(line);
+                            }});
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    CHECK_FALSE(worker.joined());
+  }
+  REQUIRE(log.size() == 1);
+  CHECK(log[0].find("worker 'worker/7': the deployment has none of this name") != std::string::npos);
 }
 
 TEST_CASE("a connection that goes silent is a dead worker in under a second") {

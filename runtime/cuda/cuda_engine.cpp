@@ -22,7 +22,7 @@ constexpr size_t kAlignment = 256;
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 // The driver must be there before CUDA's runtime is asked anything: it would only say that there is no device.
-int usable_device(int device) {
+void check_there(int device) {
   if (::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL) == nullptr)
     throw core::Error("libcuda.so.1 can't be opened: is the NVIDIA driver installed?");
   int count = 0;
@@ -30,6 +30,10 @@ int usable_device(int device) {
     throw core::Error("no GPU: " + std::string(status == cudaSuccess ? "none is listed" : cudaGetErrorString(status)));
   if (device < 0 || device >= count)
     throw core::Error("GPU " + std::to_string(device) + " is not there; below " + std::to_string(count) + " is right");
+}
+
+int usable_device(int device) {
+  check_there(device);
   check(cudaSetDevice(device), "choosing the GPU");
   return device;
 }
@@ -292,6 +296,16 @@ void tell_error(const char* text, char* error, size_t bytes) {
 
 }  // namespace
 }  // namespace drydock::runtime::cuda
+
+extern "C" __attribute__((visibility("default"))) bool drydock_check_gpu(int device, char* error, size_t error_bytes) {
+  try {
+    drydock::runtime::cuda::check_there(device);
+    return true;
+  } catch (const std::exception& failure) {
+    drydock::runtime::cuda::tell_error(failure.what(), error, error_bytes);
+  }
+  return false;
+}
 
 extern "C" __attribute__((visibility("default"))) drydock::runtime::Engine* drydock_open_engine(
     const char* model_dir, const drydock::runtime::EngineOptions* options, char* error, size_t error_bytes) {
