@@ -8,9 +8,11 @@
 #include <chrono>
 #include <memory>
 #include <numeric>
+#include <set>
 
 #include "cli/answer.h"
 #include "cli/command.h"
+#include "cli/report.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "generators/text.h"
@@ -24,13 +26,17 @@ using configurator::FleetAnswer;
 using configurator::FleetDeployment;
 using core::Json;
 
+constexpr const char* kFleetFile = "fleet.json";
+
 struct FleetOptions {
   std::string yaml, out;
 };
 
-// "chat.json"; a model on several plans gets "chat-1.json", "chat-2.json".
+// "chat.json"; a model on several plans gets "chat-1.json", "chat-2.json". A name that another file has already, that
+// of the answer included, gets a hash of the model's.
 std::vector<std::string> plan_names(const Fleet& fleet, const FleetAnswer& answer) {
   std::vector<std::string> out;
+  std::set<std::string> taken = {kFleetFile};
   for (size_t i = 0; i < answer.deployments.size(); ++i) {
     const size_t model = answer.deployments[i].model;
     int before = 0, all = 0;
@@ -39,8 +45,14 @@ std::vector<std::string> plan_names(const Fleet& fleet, const FleetAnswer& answe
       ++all;
       before += j < i;
     }
-    out.push_back(generators::safe_name(fleet.models[model].name) + (all > 1 ? fmt::format("-{}", before + 1) : "") +
-                  ".json");
+    const std::string& name = fleet.models[model].name;
+    const std::string end = (all > 1 ? fmt::format("-{}", before + 1) : "") + ".json";
+    std::string file = generators::safe_name(name) + end;
+    constexpr int kHashDigits = 8;
+    if (taken.contains(file))
+      file = generators::safe_name(name) + "-" + generators::hex(generators::fnv1a(name), kHashDigits) + end;
+    taken.insert(file);
+    out.push_back(std::move(file));
   }
   return out;
 }
@@ -129,9 +141,13 @@ void fit_fleet_rows(std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths(rows.front().size());
   for (const auto& row : rows)
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  while (std::accumulate(widths.begin(), widths.end(), 2 * (widths.size() - 1)) > kMostWidth)
-    --widths[*std::max_element(std::begin(kCut), std::end(kCut),
-                               [&](size_t x, size_t y) { return widths[x] < widths[y]; })];
+  constexpr size_t kLeastWidth = 4;
+  while (std::accumulate(widths.begin(), widths.end(), 2 * (widths.size() - 1)) > kMostWidth) {
+    const size_t widest =
+        *std::max_element(std::begin(kCut), std::end(kCut), [&](size_t x, size_t y) { return widths[x] < widths[y]; });
+    if (widths[widest] <= kLeastWidth) break;  // the figures alone are wider
+    --widths[widest];
+  }
   for (auto& row : rows)
     for (const size_t i : kCut) row[i] = shortened(row[i], widths[i]);
 }
@@ -152,36 +168,49 @@ void print_deployments(const Fleet& fleet, const FleetAnswer& a) {
   fmt::print("{}", table.text(""));
 }
 
+constexpr size_t kMostFleetName = 40;  // of a name in a sentence
+
 void print_stock(const Fleet& fleet, const FleetAnswer& a) {
-  std::string left;
-  for (size_t s = 0; s < fleet.stock.size(); ++s)
-    left += fmt::format("{}{} of {} {}", left.empty() ? "" : ", ", fleet.stock[s].gpus - a.used[s], fleet.stock[s].gpus,
-                        fleet.stock[s].system.text);
-  fmt::print("left: {}\n", left);
+  constexpr size_t kMostLine = 99;  // and the comma
+  std::string line = "left: ";
+  for (size_t s = 0; s < fleet.stock.size(); ++s) {
+    const std::string one = fmt::format("{} of {} {}", fleet.stock[s].gpus - a.used[s], fleet.stock[s].gpus,
+                                        shortened(fleet.stock[s].system.text, kMostFleetName));
+    if (s > 0 && line.size() + 2 + one.size() > kMostLine) {
+      fmt::print("{},\n", line);
+      line = "      " + one;
+    } else {
+      line += (s > 0 ? ", " : "") + one;
+    }
+  }
+  fmt::print("{}\n", line);
 }
 
 void print_shortage(const Fleet& fleet, const configurator::FleetShortage& s) {
   fmt::print("The stock is too small: it serves {} of every rate.\n", percent(s.share));
   for (size_t i = 0; i < fleet.models.size(); ++i)
     if (s.share_of[i])
-      fmt::print("  with all others served, {} gets {} of its rate\n", fleet.models[i].name, percent(*s.share_of[i]));
+      fmt::print("  with all others served, {} gets {} of its rate\n", shortened(fleet.models[i].name, kMostFleetName),
+                 percent(*s.share_of[i]));
   std::string together;
   for (size_t i = 0; i < fleet.stock.size(); ++i)
     if (!s.more.empty() && s.more[i] > 0)
-      together += fmt::format("{}{} {}", together.empty() ? "" : " and ", s.more[i], fleet.stock[i].system.text);
+      together += fmt::format("{}{} {}", together.empty() ? "" : " and ", s.more[i],
+                              shortened(fleet.stock[i].system.text, kMostFleetName));
   if (!together.empty()) fmt::print("It would be enough with {} more (the fewest GPUs).\n", together);
   for (size_t i = 0; i < fleet.stock.size(); ++i)
     if (s.more_of_one[i])
-      fmt::print("  of {} alone: {} more\n", fleet.stock[i].system.text, *s.more_of_one[i]);
+      fmt::print("  of {} alone: {} more\n", shortened(fleet.stock[i].system.text, kMostFleetName), *s.more_of_one[i]);
     else
-      fmt::print("  of {} alone: no number is enough\n", fleet.stock[i].system.text);
+      fmt::print("  of {} alone: no number is enough\n", shortened(fleet.stock[i].system.text, kMostFleetName));
 }
 
 void print_fleet(const Fleet& fleet, const FleetAnswer& a, double wall_ms, const std::string& out) {
   fmt::print("{} models on {} types of GPU, {} candidates ({:.0f} ms)\n\n", fleet.models.size(), fleet.stock.size(),
              a.candidates, wall_ms);
   for (const auto& [model, reason] : a.hopeless)
-    fmt::print("{}: no plan on any GPU in stock meets its targets; nearest: {}\n", fleet.models[model].name, reason);
+    fmt::print("{}: no plan on any GPU in stock meets its targets; nearest: {}\n",
+               shortened(fleet.models[model].name, kMostFleetName), reason);
   if (a.shortage) print_shortage(fleet, *a.shortage);
   if (!a.feasible) return;
   print_deployments(fleet, a);
@@ -193,8 +222,8 @@ void print_fleet(const Fleet& fleet, const FleetAnswer& a, double wall_ms, const
   if (out.empty())
     fmt::print("--out DIR writes the plans.\n");
   else
-    fmt::print("Written to {}: fleet.json and a plan each. Next: drydock simulate --plan {}/{}\n", out, out,
-               plan_names(fleet, a).front());
+    fmt::print("Written to {}: fleet.json and a plan each. Next:\n  {}\n", out,
+               shell_line({"drydock", "simulate", "--plan", out + "/" + plan_names(fleet, a).front()}));
 }
 
 void write_fleet(const fs::path& dir, const Fleet& fleet, const FleetAnswer& answer, const Json& json) {
@@ -202,7 +231,7 @@ void write_fleet(const fs::path& dir, const Fleet& fleet, const FleetAnswer& ans
   const std::vector<std::string> names = plan_names(fleet, answer);
   for (size_t i = 0; i < names.size(); ++i)
     core::write_file(dir / names[i], models::to_json(answer.deployments[i].plan));
-  core::write_file(dir / "fleet.json", json.dump(2) + "\n");
+  core::write_file(dir / kFleetFile, json.dump(2) + "\n");
 }
 
 void fleet_command(const FleetOptions& o, Context& context) {
@@ -232,7 +261,9 @@ void add_fleet(CLI::App& app, Context& context) {
   command->add_option("yaml", o->yaml, "stock and models (docs/fleet.md)")->type_name("FILE");
   command->add_option("--out", o->out, "folder for fleet.json and a plan for each deployment")->type_name("DIR");
   add_common(*command, context);
-  command->footer("Example:\n  drydock fleet fleet.yaml --out fleet");
+  command->footer(
+      "Example:\n  drydock fleet fleet.yaml --out fleet\n"
+      "Exit codes: 0 done, 2 bad input, 3 the stock can't serve all within their targets");
   command->callback([=, &context] { fleet_command(*o, context); });
 }
 

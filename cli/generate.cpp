@@ -86,7 +86,7 @@ void check_generated(const GenerateOptions& o, Context& context) {
 void add_generate(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("generate", "a plan's files for an engine or a platform");
   const auto o = std::make_shared<GenerateOptions>();
-  command->add_option("--plan", o->plan, "plan.json")->type_name("FILE");
+  command->add_option("--plan,plan", o->plan, "plan.json")->type_name("FILE");
   command->add_option("--target", o->targets, "what to write files for, more than one with commas")
       ->type_name("T[,T..]");
   command->add_option("--out", o->out, "folder for the files")->type_name("DIR");

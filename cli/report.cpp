@@ -7,9 +7,12 @@
 
 #include "cli/answer.h"
 #include "cli/command.h"
+#include "cli/generated_files.h"
 #include "configurator/parallel.h"
 #include "configurator/study.h"
 #include "core/error.h"
+#include "generators/manifest.h"
+#include "generators/text.h"
 
 namespace drydock::cli {
 namespace {
@@ -26,13 +29,6 @@ constexpr size_t kMostDetailed = 32;  // plans of one list with a breakdown
 constexpr size_t kMostFront = 80;     // points of the front
 constexpr int kMostOps = 10;          // of a step
 
-// Letters that no shell gives a meaning to.
-bool is_plain(const std::string& word) {
-  return !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
-    return std::isalnum(c) != 0 || std::string_view("_-./=:,@%+").find(static_cast<char>(c)) != std::string_view::npos;
-  });
-}
-
 std::string shape_text(const models::Plan& plan) {
   std::string out;
   for (const models::Pool& pool : plan.pools) out += (out.empty() ? "" : " + ") + pool_text(pool);
@@ -48,8 +44,34 @@ std::vector<std::string> load_flags_of(const models::Plan& plan) {
   return {"--concurrency", fmt::format("{:.0f}", w.concurrency.value_or(full))};
 }
 
+// The line that writes the files of the plan's engine, with stand-ins for checkpoints that the plan can't name; empty:
+// the engine can't be told the plan.
+std::vector<std::string> generate_words(const models::Plan& plan, const std::string& file, Resources& resources) {
+  const std::string engine(models::name(plan.backend));
+  std::vector<std::string> targets = {engine};
+  if (plan.pools.front().system == plan.pools.back().system) targets.emplace_back("bench");
+  const bool engines_own = plan.backend != models::Backend::drydock;
+  for (int lacks = 0; lacks < 4; ++lacks) {
+    std::map<std::string, std::string> settings;
+    if ((lacks & 1) != 0) settings["draft-model"] = "DRAFT";
+    if ((lacks & 2) != 0) settings["model-path"] = "CHECKPOINT";
+    try {
+      generators::generate(file_request(plan, resources, settings, targets, file), targets);
+    } catch (const core::Error&) {
+      if (!engines_own) return {};
+      continue;
+    }
+    std::vector<std::string> words = {"drydock", "generate", "--plan",
+                                      file,      "--target", fmt::format("{}", fmt::join(targets, ",")),
+                                      "--out",   "files"};
+    for (const auto& [key, value] : settings) words.insert(words.end(), {"--set", key + "=" + value});
+    return words;
+  }
+  return {};
+}
+
 // What to do next with the plan in `file`.
-Json next_commands(const models::Plan& plan, const std::string& file) {
+Json next_commands(const models::Plan& plan, const std::string& file, Resources& resources) {
   std::vector<std::string> simulate = {"drydock", "simulate", "--plan", file};
   for (std::string& flag : load_flags_of(plan)) simulate.push_back(std::move(flag));
   simulate.insert(simulate.end(), {"--requests", "2000", "--out", "run"});
@@ -60,6 +82,8 @@ Json next_commands(const models::Plan& plan, const std::string& file) {
   add("Predict it again, or with another load", {"drydock", "estimate", "--plan", file});
   add("Simulate it request by request", simulate);
   add("See that run as a page", {"drydock", "plot", "run/requests.csv", "--out", "requests.html"});
+  if (const auto words = generate_words(plan, file, resources); !words.empty())
+    add("Write the files that run it, and the load test that would confirm it", words);
   return out;
 }
 
@@ -108,7 +132,7 @@ Json chosen_list(const std::vector<Ranked>& list, const Json& ranked, const std:
     out["breakdown"] = detailed[i] ? steps_json(plan, resources) : Json::array();
     out["plan"] = Json::parse(models::to_json(plan));
     out["plan"].erase("prediction");
-    out["commands"] = next_commands(plan, files[i]);
+    out["commands"] = next_commands(plan, files[i], resources);
     made[i] = std::move(out);
   });
   Json out = Json::array();
@@ -220,16 +244,7 @@ std::vector<std::string> plan_files(const Answer& found, const Asked& asked) {
 
 std::string shell_line(const std::vector<std::string>& words) {
   std::string out;
-  for (const std::string& word : words) {
-    if (!out.empty()) out += ' ';
-    if (is_plain(word)) {
-      out += word;
-      continue;
-    }
-    out += '\'';
-    for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    out += '\'';
-  }
+  for (const std::string& word : words) out += (out.empty() ? "" : " ") + generators::shell_word(word);
   return out;
 }
 

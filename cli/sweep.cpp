@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/text.h"
+#include "generators/manifest.h"
 #include "generators/sweep_jobs.h"
 
 namespace drydock::cli {
@@ -29,7 +30,7 @@ constexpr int64_t kMostSweepThreads = 1024;
 struct SweepOptions {
   std::string yaml, out, shard = "1/1", threads, show, merge, write_jobs, shards;
   std::vector<std::string> settings;
-  bool resume = false, csv = false;
+  bool resume = false, csv = false, force = false;
 };
 
 // A bar on stderr, if that is a terminal.
@@ -197,14 +198,9 @@ void write_jobs(const SweepOptions& o, const Context& context) {
     if (rest.find(',') == std::string_view::npos) break;
     rest.remove_prefix(rest.find(',') + 1);
   }
+  generators::write_files(files, o.out, o.force);
   core::Json list = core::Json::array();
   for (const auto& file : files) {
-    const fs::path path = fs::path(o.out) / file.path;
-    core::make_output_dir(path.parent_path());
-    core::write_file(path, file.text);
-    if (file.executable)
-      fs::permissions(path, fs::perms::owner_exec | fs::perms::group_exec | fs::perms::others_exec,
-                      fs::perm_options::add);
     list.push_back({{"path", file.path}, {"what", file.what}});
     if (!context.json) fmt::print("{:20}  {}\n", file.path, file.what);
   }
@@ -217,6 +213,7 @@ void sweep(const SweepOptions& o, const Context& context) {
   if (modes == 0) throw core::Error("sweep.yaml is missing; `drydock sweep --help` shows an example");
   if (modes > 1) throw core::Error("give one of sweep.yaml, --show and --merge");
   if (o.csv && o.show.empty()) throw core::Error("--csv: goes with --show");
+  if (o.force && o.write_jobs.empty()) throw core::Error("--force: goes with --write-jobs");
   if (!o.shards.empty() && o.write_jobs.empty())
     throw core::Error("--shards: goes with --write-jobs; want --shard k/n?");
   if (!o.show.empty()) return show_answers(o, context);
@@ -240,6 +237,7 @@ void add_sweep(CLI::App& app, Context& context) {
   command->add_flag("--csv", o->csv, "with --show: one row an item");
   command->add_option("--write-jobs", o->write_jobs, "slurm, k8s: writes the jobs that run the shards");
   command->add_option("--shards", o->shards, "with --write-jobs: into how many the sweep is cut");
+  command->add_flag("--force", o->force, "with --write-jobs: replace files that are there with other content");
   command->add_option("--set", o->settings, "with --write-jobs: key=value, such as image=drydock:1");
   add_common(*command, context);
   std::string keys;

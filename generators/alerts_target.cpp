@@ -4,7 +4,6 @@
 
 #include "core/error.h"
 #include "generators/burn_rate.h"
-#include "generators/engine_figures.h"
 #include "generators/kubernetes_parts.h"
 #include "generators/text.h"
 
@@ -111,7 +110,7 @@ Json rule_test(const Request& request, const MetricNames& names, const LatencyTa
     for (const BurnWindow& window : windows_of(request.plan.slo)) {
       const Json rule = burn_rule(request, names, target, window);
       Json labels = rule["labels"];
-      labels[std::string(names.model)] = served_name(request);
+      labels[std::string(names.model)] = model_in_metrics(request, names);
       expected.push_back({{"exp_labels", labels}, {"exp_annotations", rule["annotations"]}});
     }
   return {{"interval", "2m"},

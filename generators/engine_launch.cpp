@@ -53,6 +53,10 @@ EngineLaunch engine_launch(const Request& request, const models::Pool& pool, Hos
   if (host == Host::dynamo && apart) {
     out.flags.emplace_back("--disaggregation-mode");
     out.flags.emplace_back(models::name(pool.role));
+    // SGLang's prefill workers tell decode workers of other pods at this port where blocks lie; alone they listen to
+    // themselves only (examples/backends/sglang/deploy/disagg.yaml of Dynamo 1.3).
+    if (request.plan.backend == models::Backend::sglang)
+      out.flags.insert(out.flags.end(), {"--disaggregation-bootstrap-port", "8998", "--host", "0.0.0.0"});
   }
   return out;
 }

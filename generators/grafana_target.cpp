@@ -162,7 +162,10 @@ void add_workers(Board& board, const MetricNames& names) {
   level("drydock_kv_cache_usage_ratio", "KV cache in use, by worker", "percentunit");
   rate("drydock_preemptions_total", "Preemptions a second", "ops");
   rate("drydock_prefix_cache_hit_tokens_total", "Prompt tokens from the prefix cache a second", "short");
-  rate("drydock_kv_transfers_total", "KV transfers a second", "ops");
+  board.add(series_panel(  // counted by the router, for no worker of its own
+      "KV transfers a second", "ops",
+      {{"sum(rate(drydock_kv_transfers_total" + of_model(names) + "[$__rate_interval]))", "sent"},
+       {"sum(rate(drydock_kv_transfers_failed_total" + of_model(names) + "[$__rate_interval]))", "failed"}}));
   rate("drydock_worker_restarts_total", "Restarts a second", "ops");
 }
 
@@ -181,11 +184,13 @@ Json query_variable(const std::string& name, const std::string& label, const std
 
 Json variables(const MetricNames& names) {
   const std::string label(names.model);
-  return Json::array(
+  Json out = Json::array(
       {Json{{"name", "datasource"}, {"label", "Data source"}, {"type", "datasource"}, {"query", "prometheus"}},
-       query_variable("model", "Model", "label_values(" + std::string(names.ttft) + "_count, " + label + ")"),
-       query_variable("role", "Role", "label_values(drydock_requests_running, role)"),
-       query_variable("worker", "Worker", "label_values(drydock_requests_running, worker)")});
+       query_variable("model", "Model", "label_values(" + std::string(names.ttft) + "_count, " + label + ")")});
+  if (names.key != "drydock") return out;  // other servers have no such labels
+  out.push_back(query_variable("role", "Role", "label_values(drydock_requests_waiting, role)"));
+  out.push_back(query_variable("worker", "Worker", "label_values(drydock_requests_waiting, worker)"));
+  return out;
 }
 
 std::vector<OutputFile> grafana_files(const Request& request) {

@@ -88,11 +88,16 @@ Json disruption_budget(const Request& request, const models::Pool& pool) {
                       {"selector", {{"matchLabels", kube_selector(request, role)}}}});
 }
 
+// Series of a PodMonitor name no Service of themselves, and adapters find those of the autoscaler's Service by that
+// label; of all pods the router's alone have a port "http".
 Json pod_monitor(const Request& request) {
+  const Json service = {{"targetLabel", "service"}, {"replacement", runtime_router_name(request)}};
   return kube_object(
       "monitoring.coreos.com/v1", "PodMonitor", kube_metadata(request, kube_name(request), "monitoring"),
       {{"selector", {{"matchLabels", kube_selector(request)}}},
-       {"podMetricsEndpoints", Json::array({Json{{"port", "http"}, {"path", "/metrics"}, {"interval", "15s"}}})}});
+       {"podMetricsEndpoints",
+        Json::array({Json{
+            {"port", "http"}, {"path", "/metrics"}, {"interval", "15s"}, {"relabelings", Json::array({service})}}})}});
 }
 
 // Workers hear the router and one another; the router hears everyone who asks.

@@ -56,8 +56,13 @@ std::string promql_string(std::string_view text) {
   return out + '"';
 }
 
+std::string model_in_metrics(const Request& request, const MetricNames& names) {
+  const bool runtime = names.key == models::name(models::Backend::drydock);
+  return runtime ? request.set("served-name", request.plan.model) : served_name(request);
+}
+
 std::string model_selector(const Request& request, const MetricNames& names) {
-  return "{" + std::string(names.model) + "=" + promql_string(served_name(request)) + "}";
+  return "{" + std::string(names.model) + "=" + promql_string(model_in_metrics(request, names)) + "}";
 }
 
 std::string metric_number(double value) {

@@ -24,6 +24,8 @@ const MetricNames& metrics_of(const Request& request);
 
 // `text` as a string of PromQL, quotes included.
 std::string promql_string(std::string_view text);
+// The model's name as `names`' server labels its metrics: engines are told one, the runtime keeps the plan's spelling.
+std::string model_in_metrics(const Request& request, const MetricNames& names);
 // `{model="..."}` for what serves the plan's model.
 std::string model_selector(const Request& request, const MetricNames& names);
 // A number as PromQL and Grafana read it, at most 6 significant digits: "0.0144".

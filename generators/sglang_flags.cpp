@@ -78,6 +78,7 @@ Flags sglang_flags(const Request& request, const models::Pool& pool) {
   if (request.plan.workload.prefix_hit <= 0) flags.push_back({"--disable-radix-cache"});
   if (request.plan.workload.stream_interval > 1)
     flags.push_back({"--stream-interval", request.plan.workload.stream_interval});
+  flags.push_back({"--enable-metrics"});  // off by default; targets grafana and alerts read them
   add_sglang_experts(f, pool, flags);
   add_sglang_speculation(request, f, flags);
   if (request.plan.mode == models::Mode::disagg) {

@@ -111,7 +111,21 @@ OutputFile slurm_job(const Request& request) {
           "the job: sbatch job.sbatch", true};
 }
 
+// The nodes of a job are of one kind, and the bundled runtime's workers do not span them.
+void check_one_kind(const Request& request) {
+  const models::Plan& plan = request.plan;
+  if (plan.pools.front().system != plan.pools.back().system)
+    throw core::Error("target slurm: prefill runs on " + plan.pools.front().system + " and decode on " +
+                      plan.pools.back().system + ", and a job's nodes are of one kind; take target " +
+                      std::string(models::name(plan.backend)) + " and a job for each of its scripts");
+  for (const models::Pool& pool : plan.pools)
+    if (const int nodes = layout(request, pool).nodes; plan.backend == models::Backend::drydock && nodes > 1)
+      throw core::Error("target slurm: pool '" + std::string(models::name(pool.role)) + "': an instance takes " +
+                        std::to_string(nodes) + " nodes, and a worker of the bundled runtime runs on one");
+}
+
 std::vector<OutputFile> slurm_files(const Request& request) {
+  check_one_kind(request);
   std::vector<OutputFile> out = {slurm_job(request)};
   for (OutputFile& file : slurm_launch_files(request)) out.push_back(std::move(file));
   return out;

@@ -59,6 +59,7 @@ Flags trtllm_flags(const Request& request, const models::Pool& pool) {
 Json trtllm_options(const Request& request, const models::Pool& pool) {
   const EngineFigures f = engine_figures(request, pool);
   Json out = {
+      {"return_perf_metrics", true},  // off by default; targets grafana and alerts read them
       {"enable_attention_dp", pool.parallelism.attention_dp > 1},
       {"enable_chunked_prefill",
        static_cast<double>(request.plan.workload.isl) * request.plan.workload.longest > static_cast<double>(f.tokens)},

@@ -35,12 +35,15 @@ OutputFile trtllm_worker(const Request& request, const models::Pool& pool, const
   return {folder + "/" + role + ".sh", text, "starts one instance of pool " + role, true};
 }
 
+// Stands for an instance's address until the router starts; no host has such a name, so that one that is put in for
+// another instance is not taken for it.
+std::string address_mark(const models::Pool& pool, const std::string& index) {
+  return "@" + std::string(models::name(pool.role)) + "-" + index + "@";
+}
+
 Json server_urls(const Request& request, const models::Pool& pool) {
   Json urls = Json::array();
-  const int per_node = layout(request, pool).per_node;
-  for (int i = 0; i < pool.replicas; ++i)
-    urls.push_back(std::string(models::name(pool.role)) + "-" + std::to_string(i) + ":" +
-                   std::to_string(base_port(request.plan, pool.role) + i % per_node));
+  for (int i = 0; i < pool.replicas; ++i) urls.push_back(address_mark(pool, std::to_string(i)));
   return {{"num_instances", pool.replicas},
           {"router",
            {{"type", request.plan.router_policy == "kv_aware"      ? "kv_cache_aware"
@@ -49,7 +52,7 @@ Json server_urls(const Request& request, const models::Pool& pool) {
           {"urls", urls}};
 }
 
-// Logical names of instances, replaced by hosts when the router starts.
+// Marks of instances are replaced by their addresses when the router starts.
 std::string replace_hosts(const Request& request, const std::string& file) {
   std::string text = addresses_function() + "config=$(mktemp --suffix=" + file.substr(file.rfind('.')) +
                      ")\ntrap 'rm -f \"$config\"' EXIT\ncp " + file + " \"$config\"\n";
@@ -57,8 +60,8 @@ std::string replace_hosts(const Request& request, const std::string& file) {
     const std::string role(models::name(pool.role));
     text += "i=0\nfor address in " + addresses_call(request, pool) +
             "; do\n  [[ $address =~ ^[A-Za-z0-9._-]+:[0-9]+$ ]] || { echo \"bad host in " +
-            "$address\" >&2; exit 2; }\n  sed -i \"s/\\b" + role +
-            "-$i:[0-9]*/$address/\" \"$config\"\n  i=$((i + 1))\ndone\n";
+            "$address\" >&2; exit 2; }\n  sed -i \"s/" + address_mark(pool, "$i") +
+            "/$address/\" \"$config\"\n  i=$((i + 1))\ndone\n";
   }
   return text;
 }
@@ -83,9 +86,7 @@ void add_trtllm_router(const Request& request, const std::string& folder, std::v
   }
   std::string servers;
   const models::Pool& pool = plan.pools.front();
-  for (int i = 0; i < pool.replicas; ++i)
-    servers += "    server worker-" + std::to_string(i) + ":" +
-               std::to_string(base_port(plan, pool.role) + i % layout(request, pool).per_node) + ";\n";
+  for (int i = 0; i < pool.replicas; ++i) servers += "    server " + address_mark(pool, std::to_string(i)) + ";\n";
   out.push_back({folder + "/nginx.conf",
                  header(request, "# ") + "events {}\nhttp {\n  upstream workers {\n    least_conn;\n" + servers +
                      "  }\n  server {\n    listen " + std::to_string(kRouterPort) +

@@ -106,7 +106,8 @@ TEST_CASE("recommend --report: one page with the answer's data, and no way out o
       for (const char* figure : {"ttft_ms", "tpot_ms", "tokens_per_s_per_gpu", "tokens_per_s_per_user"})
         CHECK(plan[figure]["low"] <= plan[figure]["high"]);
       CHECK(plan["plan"]["schema"] == "drydock.plan");
-      CHECK(plan["commands"].size() >= 3);
+      REQUIRE(plan["commands"].size() >= 4);
+      CHECK(plan["commands"][3]["line"].get<std::string>().starts_with("drydock generate --plan plan.json --target "));
       for (const core::Json& step : plan["breakdown"]) {
         const core::Json& memory = step["memory_bytes"];
         double parts = 0, share = 0;

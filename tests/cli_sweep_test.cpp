@@ -241,6 +241,17 @@ TEST_CASE("sweep: the jobs of its shards") {
   CHECK(job.find("completionMode: \"Indexed\"") != std::string::npos);
   CHECK(job.find("completions: 5\n") != std::string::npos);
   CHECK(job.find("--shard $((JOB_COMPLETION_INDEX + 1))/5 ") != std::string::npos);
+  // What is there is kept: other jobs take its place with --force alone.
+  const std::vector<std::string> other = {"sweep", example("sweep.yaml"), "--write-jobs", "slurm", "--shards", "6",
+                                          "--out", scratch / "jobs"};
+  const Run kept = run_drydock(other);
+  CHECK(kept.exit_code == 2);
+  CHECK(lines(kept.err) == 1);
+  CHECK(core::read_file(scratch / "jobs/slurm/sweep.sbatch") == array);
+  std::vector<std::string> forced = other;
+  forced.emplace_back("--force");
+  CHECK(run_drydock(forced).exit_code == 0);
+  CHECK(core::read_file(scratch / "jobs/slurm/sweep.sbatch") != array);
 }
 
 TEST_CASE("fleet: the example of the docs, its plans, and a stock that is too small") {
@@ -274,6 +285,16 @@ TEST_CASE("fleet: the example of the docs, its plans, and a stock that is too sm
   CAPTURE(simulated.err);
   CHECK(simulated.exit_code == 0);
 
+  for (const core::Json& d : json["deployments"]) {  // its plans are plans: their files are written and checked
+    const std::string plan = scratch / ("o/" + d["file"].get<std::string>()),
+                      files = scratch / ("files-" + d["file"].get<std::string>());
+    const Run made =
+        run_drydock({"generate", plan, "--target", "vllm,slurm,k8s,kserve,grafana,alerts,bench", "--out", files});
+    CAPTURE(made.err);
+    CHECK(made.exit_code == 0);
+    CHECK(run_drydock({"generate", "--check", files, plan}).exit_code == 0);
+  }
+
   const std::string small = scratch.write("small.yaml",
                                           "stock: [{system: l40s, gpus: 1}]\nmode: agg\nmodels: [{name: "
                                           "\"a$(b)/../c\", model: Qwen/Qwen3-8B, precision: fp8, backend: vllm, "
@@ -300,6 +321,21 @@ TEST_CASE("fleet: the example of the docs, its plans, and a stock that is too sm
   for (const auto& entry : fs::recursive_directory_iterator(scratch / "odd")) files += entry.is_regular_file();
   CHECK(files >= 2);
   CHECK(!fs::exists(scratch / "a"));
+  // Names that other files of the folder have: none takes another's place.
+  const std::string alike =
+      "model: Qwen/Qwen3-8B, precision: fp8, backend: vllm, isl: 1000, osl: 100, rate: 2, tpot: 60ms}";
+  const Run named =
+      run_drydock({"fleet",
+                   scratch.write("named.yaml", "stock: [{system: l40s, gpus: 8}]\nmode: agg\nmodels: [{name: fleet, " +
+                                                   alike + ", {name: other, " + alike + "]\n"),
+                   "--out", scratch / "named"});
+  CAPTURE(named.err);
+  CHECK(named.exit_code == 0);
+  CHECK(core::read_json(scratch / "named/fleet.json")["schema"] == "drydock.fleet");
+  int plans = 0;
+  for (const auto& entry : fs::directory_iterator(scratch / "named"))
+    plans += core::read_json(entry.path())["schema"] == "drydock.plan";
+  CHECK(plans == 2);
   const Run bad = run_drydock({"fleet", scratch.write("bad.yaml", "stock: [{system: x, gpus: 1}]\nmodels: &a\n")});
   CHECK(bad.exit_code == 2);
   CHECK(lines(bad.err) == 1);

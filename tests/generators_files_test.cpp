@@ -186,6 +186,24 @@ TEST_CASE("what an engine can't do is refused with the reason") {
   }
 }
 
+TEST_CASE("slurm: a job of two kinds of nodes, and a runtime's worker over two, are refused") {
+  PlanCase c = tests::random_case(1, models::Backend::drydock);
+  for (uint64_t seed = 1; c.plan.mode != models::Mode::disagg || c.plan.pools[0].parallelism.gpus() > 4 ||
+                          c.plan.pools[1].parallelism.gpus() > 4;
+       ++seed)
+    c = tests::random_case(seed, models::Backend::drydock);
+  c.settings.clear();
+  CHECK(!generators::generate(c.request(), {"slurm"}).empty());
+  PlanCase two = c;
+  two.systems["h100_sxm"] = models::find_system("h100_sxm");
+  two.plan.pools[0].system = "h100_sxm";
+  CHECK_THROWS_WITH_AS(generators::generate(two.request(), {"slurm"}), Contains("nodes are of one kind"), core::Error);
+  c.plan.pools[1].parallelism = {16, 1, 1, 1, 1};
+  c.plan.pools[1].system = "h200_sxm", c.plan.pools[0].system = "h200_sxm";
+  c.systems["h200_sxm"] = models::find_system("h200_sxm");
+  CHECK_THROWS_WITH_AS(generators::generate(c.request(), {"slurm"}), Contains("takes 2 nodes"), core::Error);
+}
+
 TEST_CASE("unknown targets and settings are told with the known ones") {
   PlanCase c = deepseek(Backend::vllm);
   CHECK_THROWS_WITH_AS(generators::generate(c.request(), {"vlm"}), Contains("did you mean 'vllm'?"), core::Error);

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "generators/dynamo_planner.h"
 #include "generators/engine_figures.h"
 #include "generators/flags.h"
@@ -138,6 +139,8 @@ void check_dynamo_engine(const PlanCase& c, const models::Pool& pool, const YAML
     CHECK(std::stoll(after(args, "--max-running-requests")) == pool.max_batch);
     CHECK(std::stoll(after(args, "--max-total-tokens")) == pool.kv_blocks * models::kKvBlockTokens);
     CHECK(std::stoi(after(args, "--tp-size")) == p.tp * p.attention_dp);
+    // Other pods ask it where KV blocks lie: the default address would hear this pod alone.
+    CHECK(after(args, "--host") == (pool.role == models::Role::worker ? "" : "0.0.0.0"));
   } else {
     CHECK(after(args, "--extra-engine-args") == "/etc/engine/" + role + ".yaml");
     const YAML::Node options =
@@ -221,6 +224,27 @@ TEST_CASE("k8s: GPUs, replicas, batches and memory of random plans come back") {
     multinode += has_object(objects, "LeaderWorkerSet", "");
   }
   CHECK(multinode > 0);
+}
+
+TEST_CASE("k8s: the autoscaler's metrics are those that the router writes, and lead to its Service") {
+  const PlanCase c = small_case(Backend::vllm, true);
+  const auto objects = objects_of(kubernetes().files(c.request()));
+  const std::string writer = core::read_file(DRYDOCK_SOURCE_DIR "/runtime/http_metrics.cpp");
+  CHECK(writer.find("{\"role\", worker.role}") != std::string::npos);  // the label that is selected by
+  const YAML::Node scraped = object_of(objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0];
+  const YAML::Node label = scraped["relabelings"][0];
+  CHECK(label["targetLabel"].as<std::string>() == "service");
+  for (const char* role : {"prefill", "decode"})
+    for (const YAML::Node& metric :
+         object_of(objects, "HorizontalPodAutoscaler", std::string("-") + role)["spec"]["metrics"]) {
+      const YAML::Node object = metric["object"];
+      CHECK(writer.find("\"" + object["metric"]["name"].as<std::string>() + "\"") != std::string::npos);
+      CHECK(object["metric"]["selector"]["matchLabels"]["role"].as<std::string>() == role);
+      const std::string service = object["describedObject"]["name"].as<std::string>();
+      CHECK(object["describedObject"]["kind"].as<std::string>() == "Service");
+      CHECK(label["replacement"].as<std::string>() == service);
+      CHECK(has_object(objects, "Service", service));
+    }
 }
 
 TEST_CASE("dynamo: GPUs, replicas, batches and memory of random plans come back, in both versions of its API") {

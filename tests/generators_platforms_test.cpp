@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "generators/burn_rate.h"
 #include "generators/engine_figures.h"
 #include "generators/metric_names.h"
@@ -146,6 +147,37 @@ TEST_CASE("grafana: the plan's targets are lines, panels lie side by side and no
     CHECK(lines[0] == Approx(0.75));
     CHECK(lines[1] == Approx(0.0125));
   }
+}
+
+TEST_CASE("dashboards and alerts ask the runtime for metrics and labels that it has") {
+  PlanCase c = platform_case(Backend::drydock, models::Mode::agg);
+  c.plan.model = "qwen3-32b";  // as typed: the runtime labels its metrics so
+  const std::string writer = core::read_file(DRYDOCK_SOURCE_DIR "/runtime/http_metrics.cpp");
+  const auto board = core::parse_json(file_text(files_of("grafana", c), "grafana/dashboard.json"), "dashboard");
+  std::string asked = file_text(files_of("alerts", c), "alerts/rules.yaml");
+  CHECK(asked.find("model=\\\"qwen3-32b\\\"") != std::string::npos);
+  for (const core::Json& panel : board["panels"])
+    for (const core::Json& target : panel.value("targets", core::Json::array())) {
+      const std::string expression = target["expr"];
+      // Totals of the router have no label of a worker.
+      if (expression.find("drydock_kv_transfers") != std::string::npos)
+        CHECK(expression.find("worker") == std::string::npos);
+      asked += "\n" + expression;
+    }
+  int names = 0;
+  for (size_t at = 0; (at = asked.find("drydock_", at)) != std::string::npos; ++names) {
+    std::string name = asked.substr(at, asked.find_first_not_of("abcdefghijklmnopqrstuvwxyz_", at) - at);
+    at += name.size();
+    for (const std::string end : {"_bucket", "_sum", "_count"})
+      if (name.ends_with(end)) name.resize(name.size() - end.size());
+    CHECK_MESSAGE(writer.find('"' + name + '"') != std::string::npos, name);
+  }
+  CHECK(names > 20);
+  // Other servers know neither roles nor workers.
+  const auto other = core::parse_json(
+      file_text(files_of("grafana", platform_case(Backend::vllm, models::Mode::agg)), "grafana/dashboard.json"),
+      "board");
+  CHECK(other["templating"]["list"].size() == 2);
 }
 
 TEST_CASE("burn rates: the share of a window that uses a month's budget up so much faster") {
