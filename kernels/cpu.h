@@ -35,7 +35,8 @@ void sample(const Sample& op, Threads& threads);
 void gather_blocks(const BlockCopy& op, Threads& threads);
 void scatter_blocks(const BlockCopy& op, Threads& threads);
 
-// The instruction set the kernels run on here: "avx512", "avx2" or "baseline" (what the compiler targets anyway).
+// The instruction set the kernels run on here: "avx512bf16", "avx512", "avx2" or "baseline" (what the compiler targets
+// anyway). With the first, products of bf16 with bf16 take subnormal operands and sums for 0.
 const char* instruction_set();
 
 // Uses another one from now on, for tests and comparisons; false, and no change, if this processor lacks it. Not to be

@@ -11,12 +11,13 @@
 namespace drydock::kernels::cpu {
 namespace {
 
-constexpr int64_t kScaleBlock = 128;  // of Scaling::block
-constexpr int64_t kFewRows = 8;       // as many as Isa::dots takes at once
-constexpr int64_t kMostDots = 16;     // up to here passes of kFewRows beat packing the weights
-constexpr int64_t kRows = 512;        // of activations packed at a time: the weights are packed anew for each
-constexpr int64_t kDepth = 256;       // packed strip of activations (8 KiB) stays in the first cache,
-constexpr int64_t kPanels = 4;        // and so many panels of weights (192 KiB) in the second
+constexpr int64_t kScaleBlock = 128;   // of Scaling::block
+constexpr int64_t kFewRows = 8;        // as many as Isa::dots takes at once
+constexpr int64_t kMostDots = 16;      // up to here passes of kFewRows beat packing the weights
+constexpr int64_t kMostPairDots = 16;  // the same where bf16 is multiplied in pairs
+constexpr int64_t kRows = 512;         // of activations packed at a time: the weights are packed anew for each
+constexpr int64_t kDepth = 256;        // packed strip of activations (8 KiB) stays in the first cache,
+constexpr int64_t kPanels = 4;         // and so many panels of weights (192 KiB) in the second
 
 constexpr int64_t kReusedBytes = 256 << 10;
 
@@ -28,6 +29,11 @@ struct Product {
   int64_t first = 0, n = 0;
   Matrix out;
 };
+
+// Both operands stay bf16 and are multiplied two elements at a time.
+bool in_pairs(const Product& p) {
+  return isa().multiply_pairs != nullptr && p.a.dtype == core::Dtype::bf16 && p.b.dtype == core::Dtype::bf16;
+}
 
 // Scales of `count` rows from `first` on, for columns in the 128-block of `column`.
 void scales_of(const Matrix& m, bool weights, int64_t first, int64_t count, int64_t column, float* out) {
@@ -44,8 +50,11 @@ void scales_of(const Matrix& m, bool weights, int64_t first, int64_t count, int6
 }
 
 // Columns [begin, end) of a few rows, packed and scaled; begin is a multiple of kScaleBlock.
-void pack(const Matrix& m, bool weights, int64_t first, int64_t count, int64_t begin, int64_t end, int64_t width,
-          float* out) {
+void pack(const Matrix& m, bool pairs, bool weights, int64_t first, int64_t count, int64_t begin, int64_t end,
+          int64_t width, float* out) {
+  if (pairs)
+    return isa().pack_pairs({at(m.data, m.dtype, first * m.stride + begin), m.dtype, m.stride, count}, end - begin,
+                            width, out);
   float scales[kMostTileCols];
   Rows rows{nullptr, m.dtype, m.stride, count, m.scaling == Scaling::none ? nullptr : scales};
   const int64_t step = m.scaling == Scaling::block ? kScaleBlock : end - begin;
@@ -70,13 +79,45 @@ Dots dots_of(const Product& p, const float* a, int64_t row, int64_t count) {
   return dots;
 }
 
-void multiply_few(const Product& p, Threads& threads) {
-  const int64_t m = p.a.rows, stride = padded(p.a.cols);
-  float* a = scratch<kActivations>(m * stride);
-  for (int64_t i = 0; i < m; ++i) {
-    widen_row(p.a, i, a + i * stride);
-    std::fill(a + i * stride + p.a.cols, a + (i + 1) * stride, 0.0F);
+// Activations as PairDots has them, kFewRows at a time: in the order of use, as rows a power of two apart would share
+// few lines of the first cache.
+const float* interleave(const Matrix& a) {
+  const int64_t vectors = (a.cols + kPairLanes - 1) / kPairLanes;
+  float* out = scratch<kActivations>(a.rows * vectors * kPairLanes / 2);
+  auto* to = reinterpret_cast<char*>(out);
+  for (int64_t first = 0; first < a.rows; first += kFewRows) {
+    for (int64_t c = 0; c < a.cols; c += kPairLanes) {
+      for (int64_t i = first; i < std::min(first + kFewRows, a.rows); ++i, to += kPairLanes * 2) {
+        const int64_t count = std::min(kPairLanes, a.cols - c);
+        std::memcpy(to, at(row(a, i), a.dtype, c), static_cast<size_t>(count) * 2);
+        std::memset(to + count * 2, 0, static_cast<size_t>(kPairLanes - count) * 2);
+      }
+    }
   }
+  return out;
+}
+
+PairDots pair_dots_of(const Product& p, const float* a, int64_t row, int64_t count) {
+  PairDots dots{.m = count, .k = p.a.cols, .stride = p.b.stride};
+  dots.a = a + row * ((p.a.cols + kPairLanes - 1) / kPairLanes * kPairLanes / 2);
+  dots.weights = static_cast<const uint16_t*>(cpu::row(p.b, p.first));
+  return dots;
+}
+
+const float* widen(const Matrix& a) {
+  const int64_t stride = padded(a.cols);
+  float* out = scratch<kActivations>(a.rows * stride);
+  for (int64_t i = 0; i < a.rows; ++i) {
+    widen_row(a, i, out + i * stride);
+    std::fill(out + i * stride + a.cols, out + (i + 1) * stride, 0.0F);
+  }
+  return out;
+}
+
+void multiply_few(const Product& p, Threads& threads) {
+  const int64_t m = p.a.rows;
+  const bool pairs = in_pairs(p);
+  const float* a = pairs ? interleave(p.a) : widen(p.a);
   const bool direct = p.out.dtype == core::Dtype::fp32;
   float* products = direct ? static_cast<float*>(p.out.data) : scratch<kProducts>(m * p.n);
   const int64_t out_stride = direct ? p.out.stride : p.n;
@@ -85,9 +126,15 @@ void multiply_few(const Product& p, Threads& threads) {
   threads.parallel_for(p.n, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j += chunk) {
       for (int64_t i = 0; i < m; i += kFewRows) {
-        Dots dots = dots_of(p, a, i, std::min(kFewRows, m - i));
-        dots.out = products + i * out_stride, dots.out_stride = out_stride;
-        isa().dots(dots, j, std::min(j + chunk, end));
+        const int64_t count = std::min(kFewRows, m - i), last = std::min(j + chunk, end);
+        const auto into_products = [&](auto dots) {
+          dots.out = products + i * out_stride, dots.out_stride = out_stride;
+          return dots;
+        };
+        if (pairs)
+          isa().dot_pairs(into_products(pair_dots_of(p, a, i, count)), j, last);
+        else
+          isa().dots(into_products(dots_of(p, a, i, count)), j, last);
       }
     }
     for (int64_t i = 0; i < m && !direct; ++i)
@@ -98,19 +145,25 @@ void multiply_few(const Product& p, Threads& threads) {
 
 // ---- many rows: both operands packed into tiles that fit the caches -----------------------------------------------
 
-// Rows [row, row + rows) of the activations, all columns: strip after strip of (k, tile_rows).
+// Rows [row, row + rows) of the activations, all columns: strip after strip of (packed_depth, tile_rows).
 struct PackedRows {
   int64_t row = 0, rows = 0, strips = 0;
   const float* data = nullptr;
 };
 
+// Depth of packed operands, and how many columns each step of it is.
+int64_t step_cols(const Product& p) { return in_pairs(p) ? 2 : 1; }
+int64_t packed_depth(const Product& p) { return (p.a.cols + step_cols(p) - 1) / step_cols(p); }
+
 PackedRows pack_activations(const Product& p, int64_t row, Threads& threads) {
-  const int64_t height = isa().tile_rows, k = p.a.cols, rows = std::min(kRows, p.a.rows - row);
+  const int64_t height = isa().tile_rows, k = packed_depth(p), rows = std::min(kRows, p.a.rows - row);
+  const bool pairs = in_pairs(p);
   const PackedRows packed{row, rows, (rows + height - 1) / height, nullptr};
   float* data = scratch<kActivations>(packed.strips * height * k);
   threads.parallel_for(packed.strips, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s)
-      pack(p.a, false, row + s * height, std::min(height, rows - s * height), 0, k, height, data + s * height * k);
+      pack(p.a, pairs, false, row + s * height, std::min(height, rows - s * height), 0, p.a.cols, height,
+           data + s * height * k);
   });
   return {row, rows, packed.strips, data};
 }
@@ -119,7 +172,8 @@ PackedRows pack_activations(const Product& p, int64_t row, Threads& threads) {
 void multiply_panels(const Product& p, const PackedRows& a, int64_t first_strip, int64_t last_strip, int64_t panel,
                      int64_t panels) {
   const Isa& isa = cpu::isa();
-  const int64_t height = isa.tile_rows, width = isa.tile_cols, k = p.a.cols;
+  const int64_t height = isa.tile_rows, width = isa.tile_cols, k = packed_depth(p), each = step_cols(p);
+  const auto multiply = in_pairs(p) ? isa.multiply_pairs : isa.multiply;
   float* b = scratch<kWeights>(kPanels * width * kDepth);
   const int64_t stride = panels * width, first_row = first_strip * height;
   float* c = scratch<kProducts>(kRows * kPanels * width);
@@ -127,14 +181,14 @@ void multiply_panels(const Product& p, const PackedRows& a, int64_t first_strip,
     const int64_t steps = std::min(kDepth, k - depth);
     for (int64_t j = 0; j < panels; ++j) {
       const int64_t column = (panel + j) * width;
-      pack(p.b, true, p.first + column, std::min(width, p.n - column), depth, depth + steps, width,
-           b + j * width * kDepth);
+      pack(p.b, in_pairs(p), true, p.first + column, std::min(width, p.n - column), depth * each,
+           std::min((depth + steps) * each, p.a.cols), width, b + j * width * kDepth);
     }
     for (int64_t s = first_strip; s < last_strip; ++s) {
       const int64_t rows = std::min(height, a.rows - s * height);
       for (int64_t j = 0; j < panels; ++j)
-        isa.multiply(rows, steps, a.data + (s * k + depth) * height, b + j * width * kDepth,
-                     c + (s * height - first_row) * stride + j * width, stride, depth > 0);
+        multiply(rows, steps, a.data + (s * k + depth) * height, b + j * width * kDepth,
+                 c + (s * height - first_row) * stride + j * width, stride, depth > 0);
     }
   }
   const int64_t column = panel * width, cols = std::min(stride, p.n - column);
@@ -165,7 +219,7 @@ void multiply(const Product& p, Threads& threads) {
   if (p.a.cols == 0) {
     for (int64_t i = 0; i < p.a.rows; ++i)
       std::memset(row(p.out, i), 0, static_cast<size_t>(p.n * element_bytes(p.out.dtype)));
-  } else if (p.a.rows <= kMostDots) {
+  } else if (p.a.rows <= (in_pairs(p) ? kMostPairDots : kMostDots)) {
     multiply_few(p, threads);
   } else {
     multiply_many(p, threads);

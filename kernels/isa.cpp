@@ -18,6 +18,9 @@ const Isa& table();
 namespace avx512 {
 const Isa& table();
 }
+namespace avx512bf16 {
+const Isa& table();
+}
 #endif
 
 namespace {
@@ -25,16 +28,18 @@ namespace {
 // What isa_*.cpp are built with (CMakeLists.txt), and nothing less, must be there.
 const Isa* find(std::string_view name) {
 #if defined(DRYDOCK_X86)
-  if (name == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
-    return &avx512::table();
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("fma");
+  if (name == "avx512bf16" && avx512 && __builtin_cpu_supports("avx512bf16")) return &avx512bf16::table();
+  if (name == "avx512" && avx512) return &avx512::table();
   if (name == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2::table();
 #endif
   return name == "baseline" ? &baseline::table() : nullptr;
 }
 
 const Isa* best() {
-  for (const char* name : {"avx512", "avx2"})
+  for (const char* name : {"avx512bf16", "avx512", "avx2"})
     if (const Isa* found = find(name)) return found;
   return find("baseline");
 }

@@ -12,6 +12,9 @@ inline constexpr int64_t kMostTileRows = 8, kMostTileCols = 48;
 // Rows of `attend` are padded with zeros to multiples of this; no instruction set here has more lanes.
 inline constexpr int64_t kPadding = 16;
 
+// Elements of one vector of bf16 on "avx512bf16".
+inline constexpr int64_t kPairLanes = 32;
+
 constexpr int64_t padded(int64_t count) { return (count + kPadding - 1) / kPadding * kPadding; }
 
 // A few rows of a matrix and the scale of each.
@@ -34,6 +37,16 @@ struct Dots {
   int64_t scale_rows = 1, scale_cols = 0;
   int64_t first_row = 0;  // row of the scaled matrix that row 0 of `weights` is
   float* out = nullptr;   // (m, out_stride)
+  int64_t out_stride = 0;
+};
+
+// The same for bf16 with bf16, on processors that multiply them in pairs.
+struct PairDots {
+  const float* a = nullptr;  // (ceil(k / kPairLanes), m, kPairLanes) elements, two a float, the last ones 0
+  int64_t m = 0, k = 0;
+  const uint16_t* weights = nullptr;  // (n, stride), n of the call
+  int64_t stride = 0;
+  float* out = nullptr;  // (m, out_stride)
   int64_t out_stride = 0;
 };
 
@@ -81,6 +94,14 @@ struct Isa {
   float (*largest)(const float* x, int64_t count);            // NaN left out; -infinity when there is none
   // out = exp((x - top) * factor), 0 for NaN; the sum is returned.
   float (*exponentials)(const float* x, float top, float factor, int64_t count, float* out);
+
+  // Products of bf16 with bf16 in pairs along the depth; null where the processor has no instructions for them.
+  // As `pack`, `multiply` and `dots`, each float of packed operands being the bits of two elements, a last odd one with
+  // 0; rows have no scales.
+  void (*pack_pairs)(const Rows& rows, int64_t cols, int64_t width, float* out) = nullptr;
+  void (*multiply_pairs)(int64_t rows, int64_t pairs, const float* a, const float* b, float* c, int64_t c_stride,
+                         bool add) = nullptr;
+  void (*dot_pairs)(const PairDots& op, int64_t begin, int64_t end) = nullptr;
 };
 
 // The one in use: the best this processor has, or what was chosen.

@@ -121,8 +121,13 @@ void dot_rows(const Dots& op, int64_t n) {
       for (int i = 0; i < kM; ++i) totals[i][j] += sums[i][j] * scale;
     }
   }
+  Floats all_lanes[kM * kN];  // so that the sums themselves can stay in registers
   for (int i = 0; i < kM; ++i)
-    for (int j = 0; j < kN; ++j) op.out[i * op.out_stride + n + j] = lane_sum(totals[i][j]);
+    for (int j = 0; j < kN; ++j) all_lanes[i * kN + j] = totals[i][j];
+  float dots[kM * kN];
+  sum_lanes(all_lanes, dots);
+  for (int i = 0; i < kM; ++i)
+    for (int j = 0; j < kN; ++j) op.out[i * op.out_stride + n + j] = dots[i * kN + j];
 }
 
 template <typename Stored, int kM>

@@ -178,6 +178,18 @@ DRYDOCK_INLINE float lane_sum(Floats x) {
   return sums[0];
 }
 
+// out[i] = lane_sum(x[i]), to the bit, many at once where there are many.
+template <int kCount>
+DRYDOCK_INLINE void sum_lanes(const Floats (&x)[kCount], float (&out)[kCount]) {
+  int first = 0;
+  for (; kCount - first >= kLanes / 2; first += kLanes) {
+    Floats rows[kLanes];
+    for (int i = 0; i < kLanes; ++i) rows[i] = first + i < kCount ? x[first + i] : Floats{};
+    store_part(out + first, lane_sums(rows), kCount - first < kLanes ? kCount - first : kLanes);
+  }
+  for (; first < kCount; ++first) out[first] = lane_sum(x[first]);
+}
+
 DRYDOCK_INLINE float lane_max(Floats x) {
   float most[kLanes];
   store(most, x);

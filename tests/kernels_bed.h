@@ -72,7 +72,7 @@ inline std::string mismatch(const Numbers& got, const std::vector<double>& want,
 template <typename Body>
 void on_each_instruction_set(Body&& body) {
   const std::string best = kernels::cpu::instruction_set();
-  for (const char* name : {"baseline", "avx2", "avx512"})
+  for (const char* name : {"baseline", "avx2", "avx512", "avx512bf16"})
     if (kernels::cpu::use_instruction_set(name)) body(name);
   kernels::cpu::use_instruction_set(best);
 }

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "core/error.h"
 #include "kernels/gemm.h"
 #include "tests/effort.h"
@@ -12,7 +14,9 @@ using namespace drydock::tests;
 namespace {
 
 // Rounding of one product and sum at every step is at most k * 2^-24 of the sum of magnitudes, which is at most k with
-// operands up to 1; twice that covers the products' own rounding under scales.
+// operands up to 1; twice that covers the products' own rounding under scales. Where bf16 is multiplied in pairs the
+// same holds, as two products, exact in fp32, are added with at most two roundings; what it takes for 0 is at most
+// 3 k 2^-126 here.
 double gemm_tolerance(int64_t k) { return 2 * static_cast<double>(k + 1) * static_cast<double>(k) * 0x1p-24; }
 
 struct Operand {
@@ -95,17 +99,94 @@ TEST_CASE("gemm over more rows, panels and depth than one block of each") {
 TEST_CASE("gemm gives the same bits for any number of threads") {
   core::Random random(3);
   for (const int64_t m : {4, 16, 70}) {
-    Operand a(random, Dtype::bf16, Scaling::none, m, 300, false, 0),
-        b(random, Dtype::fp8, Scaling::row, 101, 300, true, 0);
-    std::vector<unsigned char> first;
-    for (const int count : {1, 2, 3, 5}) {
-      cpu::Threads threads(count);
-      Numbers out(Dtype::fp32, m * 101);
-      cpu::gemm({a.matrix, b.matrix, matrix(out, m, 101)}, threads);
-      if (first.empty()) first = out.bytes;
-      CHECK(out.bytes == first);
+    for (const Format& format : {kFormats[1], kFormats[7]}) {
+      Operand a(random, format.a, format.a_scaling, m, 300, false, 0),
+          b(random, format.b, format.b_scaling, 101, 300, true, 0);
+      std::vector<unsigned char> first;
+      for (const int count : {1, 2, 3, 5}) {
+        cpu::Threads threads(count);
+        Numbers out(Dtype::fp32, m * 101);
+        cpu::gemm({a.matrix, b.matrix, matrix(out, m, 101)}, threads);
+        if (first.empty()) first = out.bytes;
+        CHECK(out.bytes == first);
+      }
     }
   }
+}
+
+TEST_CASE("gemm of bf16 with bf16 at every remainder of depth, rows and columns, on every instruction set") {
+  cpu::Threads threads(1);
+  core::Random random(7);
+  on_each_instruction_set([&](const std::string& name) {
+    CAPTURE(name);
+    // Depths around one vector of 32 elements, around blocks of 256 and 512, and an odd one at each.
+    for (const int64_t k : {1, 2, 3, 31, 32, 33, 63, 65, 255, 257, 511, 512, 513, 1025})
+      for (const int64_t m : {7, 16, 17, 25}) check_gemm(random, kFormats[1], m, random.integer(1, 100), k, threads);
+    if (kLighter > 1) return;
+    for (int64_t m = 1; m <= 34; ++m) check_gemm(random, kFormats[1], m, 49, 2 * m + 1, threads);
+    for (int64_t n = 1; n <= 50; ++n) check_gemm(random, kFormats[1], n % 2 == 0 ? 5 : 18, n, 37, threads);
+  });
+}
+
+TEST_CASE("gemm of bf16 with bf16: numbers of any size, within a bound of each product") {
+  constexpr int64_t kMost = 24, kN = 50, kK = 333;
+  cpu::Threads threads(2);
+  core::Random random(8);
+  Operand a(random, Dtype::bf16, Scaling::none, kMost, kK, false, 3),
+      b(random, Dtype::bf16, Scaling::none, kN, kK, true, 1);
+  // Exponents from 2^-60 to 2^60, so that products neither overflow nor vanish and few of them decide each sum.
+  for (Operand* operand : {&a, &b}) {
+    auto* words = reinterpret_cast<uint16_t*>(operand->numbers.data());
+    for (int64_t i = 0; i < operand->numbers.count(); ++i)
+      if (!std::isnan(operand->numbers[i]))
+        words[i] = static_cast<uint16_t>((words[i] & 0x807F) | random.integer(127 - 60, 127 + 60) << 7);
+  }
+  on_each_instruction_set([&](const std::string& name) {
+    CAPTURE(name);
+    for (const int64_t m : {int64_t{5}, kMost}) {
+      a.matrix.rows = m;
+      Numbers out(Dtype::fp32, m * kN);
+      cpu::gemm({a.matrix, b.matrix, matrix(out, m, kN)}, threads);
+      for (int64_t i = 0; i < m; ++i) {
+        for (int64_t j = 0; j < kN; ++j) {
+          double want = 0, magnitude = 0;
+          for (int64_t c = 0; c < kK; ++c) {
+            const double product = a.numbers[i * (kK + 3) + c] * b.numbers[j * (kK + 1) + c];
+            want += product, magnitude += std::abs(product);
+          }
+          // k roundings of partial sums, none larger than the sum of magnitudes.
+          REQUIRE(std::abs(out[i * kN + j] - want) <= (kK + 1) * 0x1p-24 * magnitude);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("gemm of bf16 with bf16: infinities, NaN and the smallest numbers") {
+  // Rows of a: infinity first, NaN first, all 2^-133 (subnormal), all 2^-126. Columns: 2 at even places, 0 at odd ones.
+  constexpr int64_t kK = 5;
+  cpu::Threads threads(1);
+  on_each_instruction_set([&](const std::string& name) {
+    CAPTURE(name);
+    for (const int64_t m : {4, 20}) {  // dots and tiles
+      Numbers a(Dtype::bf16, m * kK), b(Dtype::bf16, kK), out(Dtype::fp32, m);
+      auto* x = reinterpret_cast<uint16_t*>(a.data());
+      auto* y = reinterpret_cast<uint16_t*>(b.data());
+      for (int64_t c = 0; c < kK; ++c) {
+        y[c] = c % 2 == 0 ? 0x4000 : 0;
+        for (int64_t i = 0; i < m; ++i) x[i * kK + c] = i % 4 == 2 ? 0x0001 : i % 4 == 3 ? 0x0080 : 0x3F80;
+      }
+      for (int64_t i = 0; i < m; ++i)
+        if (i % 4 < 2) x[i * kK] = i % 4 == 0 ? 0x7F80 : 0x7FC0;
+      cpu::gemm({matrix(a, m, kK), matrix(b, 1, kK), matrix(out, m, 1)}, threads);
+      for (int64_t i = 0; i < m; i += 4) {
+        CHECK(out[i] == std::numeric_limits<double>::infinity());
+        CHECK(std::isnan(out[i + 1]));
+        CHECK(out[i + 2] == (name == "avx512bf16" ? 0 : 6 * 0x1p-133));  // what cpu.h says of subnormals
+        CHECK(out[i + 3] == 6 * 0x1p-126);
+      }
+    }
+  });
 }
 
 TEST_CASE("gemm: NaN goes through, nothing to do is nothing done, no depth gives zeros") {

@@ -41,6 +41,15 @@ void gemm(State& state, Dtype activations, Dtype weights, Scaling scaling) {
   report(state, op_of(op));
 }
 
+// bf16 on the next lower instruction set where the best multiplies bf16 in pairs.
+void gemm_without_pairs(State& state) {
+  const std::string best = cpu::instruction_set();
+  if (best != "avx512bf16") return state.SkipWithError("no AVX512_BF16 here");
+  cpu::use_instruction_set("avx512");
+  gemm(state, Dtype::bf16, Dtype::bf16, Scaling::none);
+  cpu::use_instruction_set(best);
+}
+
 // One thread, as Eigen has without OpenMP; set DRYDOCK_BENCH_THREADS=1 to compare.
 void eigen_gemm(State& state) {
   using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -168,12 +177,18 @@ void sample(State& state) {
 }
 
 void products(benchmark::internal::Benchmark* bench) {
-  bench->Args({1, 4096, 4096})->Args({8, 4096, 4096})->Args({16, 4096, 4096})->Args({256, 2048, 2048})->UseRealTime();
+  bench->Args({1, 4096, 4096})
+      ->Args({8, 4096, 4096})
+      ->Args({16, 4096, 4096})
+      ->Args({32, 4096, 4096})
+      ->Args({256, 2048, 2048})
+      ->UseRealTime();
 }
 
 BENCHMARK_CAPTURE(gemm, fp32, Dtype::fp32, Dtype::fp32, Scaling::none)->Apply(products);
 BENCHMARK(eigen_gemm)->Apply(products);
 BENCHMARK_CAPTURE(gemm, bf16, Dtype::bf16, Dtype::bf16, Scaling::none)->Apply(products);
+BENCHMARK(gemm_without_pairs)->Apply(products);
 BENCHMARK_CAPTURE(gemm, fp8_row, Dtype::bf16, Dtype::fp8, Scaling::row)->Apply(products);
 BENCHMARK_CAPTURE(gemm, fp8_block, Dtype::bf16, Dtype::fp8, Scaling::block)->Apply(products);
 BENCHMARK(grouped_gemm)->Arg(8)->Arg(128)->UseRealTime();
