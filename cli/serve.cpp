@@ -165,12 +165,18 @@ std::vector<std::string> child_arguments(const ServeOptions& o, const Context& c
   return out;
 }
 
+constexpr size_t kMostProcesses = 256;  // of workers on one machine
+
 int serve_processes(const ServeOptions& o, const Context& context) {
   rt::SupervisorOptions supervisor;
   {
     // Only to check all flags and to know the workers: it goes before children start.
     Serving serving(o, context);
     http_options(o, serving.config().plan);
+    if (serving.workers().size() > kMostProcesses)
+      throw core::Error(
+          fmt::format("--processes: {} workers are more than the {} of one machine; the others join it with --role",
+                      serving.workers().size(), kMostProcesses));
     supervisor.stop_limit_s = drain_s(o) + 5;
     supervisor.most_restarts = static_cast<int>(parse_whole(o.restarts, "--restarts", 1'000'000));
     const std::string name = serving.config().secret_env;

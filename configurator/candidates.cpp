@@ -131,11 +131,8 @@ class Pricer {
     for (const Parallelism& p : parallelisms(architecture_, system, gpus)) {
       auto reason = models::why_illegal(architecture_, precision(backend), p);
       if (!reason) reason = models::why_not_on(backend, p);
+      if (!reason) reason = simulator::why_no_slots(question_.experts, p);
       if (reason) {
-        drop(rejected_, rejected_.illegal, *reason);
-        continue;
-      }
-      if (const auto reason = simulator::why_no_slots(question_.experts, p)) {
         drop(rejected_, rejected_.illegal, *reason);
         continue;
       }

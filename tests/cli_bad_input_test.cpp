@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "core/file.h"
 #include "tests/run.h"
 
 using namespace drydock::tests;
@@ -182,6 +183,9 @@ TEST_CASE("serve says in one line what an engine lacks") {
                              tp + R"(, "max_batch": 8, "max_tokens": 512}]})");
   };
   const std::string folder = scratch.path().string();
+  std::string many = drydock::core::read_file(plan("1"));
+  many.replace(many.find("\"replicas\": 1"), 13, "\"replicas\": 257");
+  refused({"serve", scratch.write("many.json", many), "--processes", "--port", "0"}, "--processes: 257 workers");
   refused({"serve", plan("1"), "--engine", "abacus"}, "want emulated, cpu or cuda");
   refused({"serve", plan("1"), "--engine", "cuda"}, "--engine cuda: want --model-path");
   refused({"serve", plan("1"), "--first-gpu", "1"}, "--first-gpu: goes with --engine cuda");
