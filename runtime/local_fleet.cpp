@@ -86,6 +86,9 @@ struct LocalFleet::Impl {
       while (m->worker.use_count() > 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     for (const auto& worker : graves)
       while (worker.use_count() > 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    // Their threads may still be telling of a failure: they end here, while everything they tell it to is alive.
+    for (const auto& m : members) m->worker.reset();
+    graves.clear();
   }
 
   void run() {
