@@ -130,7 +130,7 @@ class Pricer {
     const int64_t usual = resources_.backend(backend).max_tokens;
     for (const Parallelism& p : parallelisms(architecture_, system, gpus)) {
       auto reason = models::why_illegal(architecture_, precision(backend), p);
-      if (!reason) reason = models::why_not_on(backend, p);
+      if (!reason) reason = models::why_not_on(backend, p, system.hardware.gpus_per_node);
       if (!reason) reason = simulator::why_no_slots(question_.experts, p);
       if (reason) {
         drop(rejected_, rejected_.illegal, *reason);

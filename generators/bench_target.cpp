@@ -86,18 +86,23 @@ Flags client_flags(const Request& request) {
 
 void append_flags(Flags& to, Flags from) { std::move(from.begin(), from.end(), std::back_inserter(to)); }
 
+// TensorRT-LLM's client is descended from vLLM's.
+Flags result_flags() {
+  return {{"--ignore-eos"},
+          {"--seed", 1},
+          {"--percentile-metrics", "ttft,tpot,itl,e2el"},
+          {"--metric-percentiles", "50,90,95,99"},
+          {"--save-result"},
+          {"--result-filename", "RESULT", true}};
+}
+
 std::string vllm_bench(const Request& request) {
   Flags flags = {{"--backend", "openai"}, {"--base-url", "BASE_URL", true}};
   append_flags(flags, client_flags(request));
   append_flags(flags, random_flags(request.plan.workload, around_middle(request.plan.workload)));
   add_rate(request.plan, flags);
   flags.push_back({"--num-warmups", load_of(request.plan).warmups});
-  append_flags(flags, {{"--ignore-eos"},
-                       {"--seed", 1},
-                       {"--percentile-metrics", "ttft,tpot,itl,e2el"},
-                       {"--metric-percentiles", "50,90,95,99"},
-                       {"--save-result"},
-                       {"--result-filename", "RESULT", true}});
+  append_flags(flags, result_flags());
   return command_text("vllm bench serve", flags);
 }
 
@@ -107,12 +112,7 @@ std::string trtllm_bench(const Request& request) {
   append_flags(flags, random_flags(request.plan.workload, around_middle(request.plan.workload)));
   flags.push_back({"--random-ids"});
   add_rate(request.plan, flags);
-  append_flags(flags, {{"--ignore-eos"},
-                       {"--seed", 1},
-                       {"--percentile-metrics", "ttft,tpot,itl,e2el"},
-                       {"--metric-percentiles", "50,90,95,99"},
-                       {"--save-result"},
-                       {"--result-filename", "RESULT", true}});
+  append_flags(flags, result_flags());
   return command_text("python3 -m tensorrt_llm.serve.scripts.benchmark_serving", flags);
 }
 

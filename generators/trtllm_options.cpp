@@ -15,12 +15,10 @@ core::Error trtllm_lacks(const models::Pool& pool, const std::string& what) {
   return core::Error("target trtllm: pool '" + std::string(models::name(pool.role)) + "': " + what);
 }
 
-void check_trtllm_parallelism(const models::Pool& pool) {
-  const models::Parallelism& p = pool.parallelism;
-  if (p.attention_dp > 1 && p.tp > 1)
-    throw trtllm_lacks(pool,
-                       "attention_dp " + std::to_string(p.attention_dp) + " with tp " + std::to_string(p.tp) +
-                           "; with attention DP TensorRT-LLM keeps attention whole on every GPU, so tp must be 1");
+void check_trtllm_parallelism(const Request& request, const models::Pool& pool) {
+  if (const auto reason =
+          models::why_not_on(models::Backend::trtllm, pool.parallelism, request.system(pool).hardware.gpus_per_node))
+    throw trtllm_lacks(pool, *reason);
   if (pool.two_batch_overlap) throw trtllm_lacks(pool, "two_batch_overlap; TensorRT-LLM has no such switch");
 }
 
@@ -41,7 +39,7 @@ Json speculative_config(const Request& request, const SpeculationText& speculati
 
 Flags trtllm_flags(const Request& request, const models::Pool& pool) {
   engine_version(request, kTrtllmVersions);
-  check_trtllm_parallelism(pool);
+  check_trtllm_parallelism(request, pool);
   quantization_flag(request, false);
   const EngineFigures f = engine_figures(request, pool);
   const models::Parallelism& p = pool.parallelism;

@@ -9,16 +9,10 @@ namespace {
 
 using core::Json;
 
-core::Error vllm_lacks(const models::Pool& pool, const std::string& what) {
-  return core::Error("target vllm: pool '" + std::string(models::name(pool.role)) + "': " + what);
-}
-
-// Experts are spread over all tp x dp ranks or not at all (vllm/model_executor/layers/fused_moe).
-void add_vllm_parallelism(const models::Pool& pool, Flags& flags) {
+void add_vllm_parallelism(const Request& request, const models::Pool& pool, Flags& flags) {
   const models::Parallelism& p = pool.parallelism;
-  if (p.ep > 1 && p.moe_tp > 1)
-    throw vllm_lacks(pool, "ep " + std::to_string(p.ep) + " with moe_tp " + std::to_string(p.moe_tp) +
-                               "; vLLM spreads experts over all of tp x attention_dp, or cuts each by them");
+  if (const auto reason = models::why_not_on(models::Backend::vllm, p, request.system(pool).hardware.gpus_per_node))
+    throw core::Error("target vllm: pool '" + std::string(models::name(pool.role)) + "': " + *reason);
   flags.push_back({"--tensor-parallel-size", p.tp});
   if (p.pp > 1) flags.push_back({"--pipeline-parallel-size", p.pp});
   if (p.attention_dp > 1) flags.push_back({"--data-parallel-size", p.attention_dp});
@@ -58,7 +52,7 @@ Flags vllm_flags(const Request& request, const models::Pool& pool) {
   const EngineFigures f = engine_figures(request, pool);
   const bool fp8_kv = request.precision.kv == core::Dtype::fp8;
   Flags flags;
-  add_vllm_parallelism(pool, flags);
+  add_vllm_parallelism(request, pool, flags);
   if (const std::string method = quantization_flag(request, true); !method.empty())
     flags.push_back({"--quantization", method});
   flags.push_back({"--kv-cache-dtype", fp8_kv ? "fp8" : "bfloat16"});

@@ -20,15 +20,7 @@ std::string vllm_node_lines(const Request& request, const models::Pool& pool) {
     return "nodes=(--nnodes " + std::to_string(l.nodes) +
            " --node-rank \"$NODE_RANK\" --master-addr \"$HEAD_ADDR\" --master-port \"${MASTER_PORT:-29500}\")\n"
            "if [ \"$NODE_RANK\" -gt 0 ]; then nodes+=(--headless); fi\n\n";
-  const int rank_gpus = p.tp * p.pp, local = l.gpus_per_node / rank_gpus;
-  if (local == 0)
-    throw core::Error("target vllm: pool '" + std::string(models::name(pool.role)) + "': an attention-DP rank of " +
-                      std::to_string(rank_gpus) + " GPUs is wider than a node of " + std::to_string(l.gpus_per_node));
-  if (local * l.nodes < p.attention_dp)
-    throw core::Error("target vllm: pool '" + std::string(models::name(pool.role)) + "': " + std::to_string(l.nodes) +
-                      " nodes of " + std::to_string(l.gpus_per_node) + " GPUs hold " + std::to_string(local * l.nodes) +
-                      " attention-DP ranks of " + std::to_string(rank_gpus) + " GPUs, not " +
-                      std::to_string(p.attention_dp) + ", as none spans two");
+  const int local = l.gpus_per_node / (p.tp * p.pp);  // at least 1: vllm_flags() refuses others
   const std::string ranks = std::to_string(p.attention_dp), here = std::to_string(local);
   return "start=$((NODE_RANK * " + here + "))\nlocal_ranks=$((" + ranks + " - start < " + here + " ? " + ranks +
          " - start : " + here +

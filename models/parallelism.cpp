@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 
 #include "models/lowering.h"
@@ -81,17 +82,35 @@ std::optional<std::string> why_illegal(const Architecture& architecture, const P
   return std::nullopt;
 }
 
+namespace {
+
+// A rank of vLLM's attention DP lies within a node: --data-parallel-size-local counts whole ones.
+Reason rank_reason(const Parallelism& p, int gpus_per_node) {
+  if (p.attention_dp == 1 || p.gpus() <= gpus_per_node) return std::nullopt;
+  const int rank = p.tp * p.pp, local = gpus_per_node / rank, nodes = (p.gpus() + gpus_per_node - 1) / gpus_per_node;
+  if (local == 0)
+    return "an attention-DP rank of " + std::to_string(rank) + " GPUs is wider than a node of " +
+           std::to_string(gpus_per_node);
+  if (local * nodes >= p.attention_dp) return std::nullopt;
+  return std::to_string(nodes) + " nodes of " + std::to_string(gpus_per_node) + " GPUs hold " +
+         std::to_string(local * nodes) + " attention-DP ranks of " + std::to_string(rank) + " GPUs, not " +
+         std::to_string(p.attention_dp) + ", as none spans two";
+}
+
+}  // namespace
+
 // TensorRT-LLM: with enable_attention_dp every GPU of the group holds attention whole (docs/source/features/
 // parallel-strategy.md). vLLM: --enable-expert-parallel spreads experts over all tensor x data parallel ranks
 // (docs/serving/expert_parallel_deployment.md). SGLang cuts attention by tp / dp and has --ep-size.
-std::optional<std::string> why_not_on(Backend backend, const Parallelism& p) {
+std::optional<std::string> why_not_on(Backend backend, const Parallelism& p, int gpus_per_node) {
   if (backend == Backend::trtllm && p.attention_dp > 1 && p.tp > 1)
     return "attention_dp " + std::to_string(p.attention_dp) + " with tp " + std::to_string(p.tp) +
            ": with attention DP TensorRT-LLM keeps attention whole on every GPU, so tp must be 1";
-  if (backend == Backend::vllm && p.ep > 1 && p.moe_tp > 1)
+  if (backend != Backend::vllm) return std::nullopt;
+  if (p.ep > 1 && p.moe_tp > 1)
     return "ep " + std::to_string(p.ep) + " with moe_tp " + std::to_string(p.moe_tp) +
            ": vLLM spreads experts over all of tp x attention_dp, or cuts each by them";
-  return std::nullopt;
+  return rank_reason(p, std::max(1, gpus_per_node));
 }
 
 }  // namespace drydock::models

@@ -36,8 +36,9 @@ struct Parallelism {
   auto operator<=>(const Parallelism&) const = default;
 };
 
-// Why a backend has no way to run such a parallelism, whatever the model; one line, nullopt when it has.
-std::optional<std::string> why_not_on(Backend backend, const Parallelism& parallelism);
+// Why a backend has no way to run such a parallelism on nodes of so many GPUs, whatever the model; one line, nullopt
+// when it has. What it allows, generators/ can write.
+std::optional<std::string> why_not_on(Backend backend, const Parallelism& parallelism, int gpus_per_node);
 
 // A pool of equal engine instances.
 struct Pool {

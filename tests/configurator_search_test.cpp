@@ -48,7 +48,7 @@ void check_consistent(const Question& q, const Answer& a) {
                                               r.plan.backend, search_resources().system(q.system).hardware);
     for (const models::Pool& pool : r.plan.pools) {
       CHECK(!models::why_illegal(search_resources().model(q.model), precision, pool.parallelism));
-      CHECK(!models::why_not_on(r.plan.backend, pool.parallelism));
+      CHECK(!models::why_not_on(r.plan.backend, pool.parallelism, 8));
     }
     const models::Prediction& p = *r.plan.prediction;
     if (q.slo.ttft_ms) CHECK(p.ttft_ms.value <= *q.slo.ttft_ms);

@@ -45,12 +45,18 @@ TEST_CASE("illegal ones say why in one line") {
 
 TEST_CASE("what a backend has no way to run is said in one line") {
   using models::Backend;
-  CHECK(models::why_not_on(Backend::trtllm, {2, 1, 8, 1, 16}).value_or("") ==
+  CHECK(models::why_not_on(Backend::trtllm, {2, 1, 8, 1, 16}, 8).value_or("") ==
         "attention_dp 8 with tp 2: with attention DP TensorRT-LLM keeps attention whole on every GPU, so tp must be 1");
-  CHECK(!models::why_not_on(Backend::trtllm, {1, 1, 16, 2, 8}));
-  CHECK(models::why_not_on(Backend::vllm, {8, 1, 1, 4, 2}).value_or("") ==
+  CHECK(!models::why_not_on(Backend::trtllm, {1, 1, 16, 2, 8}, 8));
+  CHECK(models::why_not_on(Backend::vllm, {8, 1, 1, 4, 2}, 8).value_or("") ==
         "ep 2 with moe_tp 4: vLLM spreads experts over all of tp x attention_dp, or cuts each by them");
-  CHECK(!models::why_not_on(Backend::vllm, {2, 1, 4, 8, 1}));
-  CHECK(!models::why_not_on(Backend::vllm, {2, 1, 4, 1, 8}));
-  CHECK(!models::why_not_on(Backend::sglang, {2, 1, 8, 4, 4}));
+  CHECK(!models::why_not_on(Backend::vllm, {2, 1, 4, 8, 1}, 8));
+  CHECK(!models::why_not_on(Backend::vllm, {2, 1, 4, 1, 8}, 8));
+  CHECK(!models::why_not_on(Backend::sglang, {2, 1, 8, 4, 4}, 8));
+  // Two ranks of 3 GPUs a node of 8: two nodes hold four ranks, not the five whose GPUs would fit.
+  CHECK(models::why_not_on(Backend::vllm, {1, 3, 5, 5, 1}, 8).value_or("") ==
+        "2 nodes of 8 GPUs hold 4 attention-DP ranks of 3 GPUs, not 5, as none spans two");
+  CHECK(models::why_not_on(Backend::vllm, {1, 16, 2, 2, 1}, 8).value_or("") ==
+        "an attention-DP rank of 16 GPUs is wider than a node of 8");
+  CHECK(!models::why_not_on(Backend::vllm, {1, 16, 1, 1, 1}, 8));
 }
