@@ -2,6 +2,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <set>
 
@@ -9,28 +10,21 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "generators/engine_figures.h"
-#include "generators/engine_version.h"
-#include "generators/manifest.h"
-#include "generators/sglang_flags.h"
-#include "generators/text.h"
-#include "generators/trtllm_options.h"
-#include "generators/vllm_flags.h"
 #include "tests/effort.h"
+#include "tests/generated_files.h"
 #include "tests/random_plans.h"
 #include "tests/run.h"
 
 using namespace drydock;
 using generators::OutputFile;
 using models::Backend;
+using tests::find_file;
+using tests::has_program;
 using tests::PlanCase;
+using tests::put;
+using tests::runs;
 
 namespace {
-
-const OutputFile* find_file(const std::vector<OutputFile>& files, const std::string& path) {
-  for (const OutputFile& file : files)
-    if (file.path == path) return &file;
-  return nullptr;
-}
 
 // The value of a flag in a script that a line is given to, "" for one without; nullopt: the flag is not there.
 std::optional<std::string> flag_value(const std::string& script, const std::string& flag) {
@@ -43,11 +37,6 @@ std::optional<std::string> flag_value(const std::string& script, const std::stri
     return rest == "\\" ? "" : rest;
   }
   return std::nullopt;
-}
-
-const char* target_of(Backend backend) {
-  constexpr std::array<const char*, 4> kNames = {"trtllm", "vllm", "sglang", "drydock"};
-  return kNames[static_cast<size_t>(backend)];
 }
 
 // Blocks that the engine makes of a share of memory: at least the plan's, and of what rounding to a thousandth adds.
@@ -134,26 +123,6 @@ void check_parses(const OutputFile& file) {
     for (const YAML::Node& document : YAML::LoadAll(file.text)) CHECK(document.IsMap());
   if (file.executable) CHECK(file.text.starts_with("#!/usr/bin/env bash\n"));
 }
-
-bool has_program(const char* name) {
-  return std::system((std::string("command -v ") + name + " >/dev/null 2>&1").c_str()) == 0;
-}
-
-// Without the sync to disk of core::write_file, which takes longer than all else here.
-void put(const tests::Scratch& folder, const std::string& name, const std::string& text) {
-  const std::filesystem::path path = folder.path() / name;
-  std::filesystem::create_directories(path.parent_path());
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-// Runs `command` in `folder`; whether it succeeded.
-bool runs(const tests::Scratch& folder, const std::string& command) {
-  return std::system(("cd '" + folder.path().string() + "' && { " + command + " ; }").c_str()) == 0;
-}
-
-}  // namespace
-
-namespace {
 
 // The numbers that stand behind a key, whatever stands between: "max_batch": 8, --max_batch 8, - "--max-num-seqs"\n -
 // "8".
@@ -335,188 +304,4 @@ TEST_CASE("systemd takes the units") {
   CHECK(runs(units,
              "systemd-analyze --man=no verify $PWD/*.service $PWD/*.target > told 2>&1 && ! grep -q drydock told || { "
              "cat told; false; }"));
-}
-
-TEST_CASE("every flag is in the engine's own parser, in each version") {
-  struct Engine {
-    const char *file, *program;
-    Backend backend;
-    generators::Flags (*flags)(const generators::Request&, const models::Pool&);
-  };
-  const std::array<Engine, 3> engines = {{{"vllm", "vllm serve", Backend::vllm, generators::vllm_flags},
-                                          {"sglang", "sglang.launch_server", Backend::sglang, generators::sglang_flags},
-                                          {"trtllm", "trtllm-serve", Backend::trtllm, generators::trtllm_flags}}};
-  for (const Engine& engine : engines) {
-    const core::Json known =
-        core::read_json(std::string(DRYDOCK_SOURCE_DIR) + "/tests/data/engine_flags/" + engine.file + ".json");
-    const core::Json& program = known["programs"][engine.program];
-    std::set<std::string> seen;
-    for (size_t v = 0; v < known["versions"].size(); ++v)
-      for (uint64_t seed = 0; seed < 120 / tests::kLighter; ++seed) {
-        PlanCase c = tests::random_case(seed, engine.backend);
-        c.settings["engine-version"] = known["versions"][v];
-        for (const models::Pool& pool : c.plan.pools) try {
-            for (const generators::Flag& flag : engine.flags(c.request(), pool)) {
-              seen.insert(flag.name);
-              CHECK_MESSAGE((program.contains(flag.name) && program[flag.name].get<std::string>()[v] == '1'),
-                            engine.file << " " << c.settings["engine-version"] << " has no " << flag.name);
-            }
-          } catch (const core::Error&) {
-          }
-      }
-    CHECK(seen.size() >= 8);
-  }
-}
-
-TEST_CASE("the launchers' and clients' own words are known, too") {
-  const std::string folder = std::string(DRYDOCK_SOURCE_DIR) + "/tests/data/engine_flags/";
-  const auto check = [&](const std::string& text, const char* file, const char* program) {
-    const core::Json known = core::read_json(folder + file + ".json")["programs"][program];
-    int flags = 0;
-    for (size_t at = 0; (at = text.find("--", at)) != std::string::npos; ++at) {
-      size_t end = at + 2;
-      while (end < text.size() &&
-             (std::isalnum(static_cast<unsigned char>(text[end])) || text[end] == '-' || text[end] == '_'))
-        ++end;
-      const std::string flag = text.substr(at, end - at);
-      const bool word = at > 0 && (text[at - 1] == ' ' || text[at - 1] == '(');
-      at = end;
-      if (!word || flag.size() == 2) continue;
-      ++flags;
-      CHECK_MESSAGE(known.contains(flag), program << " has no " << flag);
-      if (known.contains(flag)) CHECK(known[flag].get<std::string>().back() == '1');
-    }
-    CHECK(flags > 1);
-  };
-  const auto body = [](const OutputFile& file) { return file.text.substr(file.text.find("set -euo")); };
-  for (uint64_t seed = 0; seed < 40; ++seed) {
-    for (const Backend backend : {Backend::vllm, Backend::sglang, Backend::trtllm}) {
-      PlanCase c = tests::random_case(seed, backend);
-      const std::string name = target_of(backend);
-      std::vector<OutputFile> files;
-      try {
-        files = generators::generate(c.request(), {name, "bench"});
-      } catch (const core::Error&) {
-        continue;
-      }
-      const OutputFile* bench = find_file(files, "bench/bench.sh");
-      REQUIRE(bench);
-      if (backend == Backend::vllm) check(body(*bench), "vllm", "vllm bench serve");
-      if (backend == Backend::sglang) check(body(*bench), "sglang", "sglang.bench_serving");
-      if (backend == Backend::trtllm) check(body(*bench), "trtllm", "benchmark_serving");
-      const OutputFile* router = find_file(files, name + "/router.sh");
-      if (router && backend == Backend::vllm) check(body(*router), "vllm-router", "vllm-router");
-      if (router && backend == Backend::sglang) check(body(*router), "sglang-router", "sglang-router");
-      const OutputFile* worker = find_file(files, name + "/" + std::string(models::name(c.plan.pools[0].role)) + ".sh");
-      REQUIRE(worker);
-      if (backend == Backend::vllm) check(body(*worker), "vllm", "vllm serve");
-      if (backend == Backend::sglang) check(body(*worker), "sglang", "sglang.launch_server");
-    }
-  }
-}
-
-namespace {
-
-const std::array<std::string, 9> kHostile = {
-    "it's \"quoted\"",       "two\nlines\n--trust-remote-code", "$(touch pwned)`touch pwned`",
-    "../../etc/passwd",      "a: b # {c} [d] & *e !f %g @h |",  "x -- --port 1",
-    std::string(10000, 'x'), "caf\xc3\xa9 \xff \xe2\x80\xa8 x", "${HOME} %i %% $$ \\ \\n"};
-
-// Keys and kinds of a document, without its scalars.
-std::string shape(const YAML::Node& node) {
-  std::string out;
-  if (node.IsMap())
-    for (const auto& item : node) out += item.first.as<std::string>() + ":{" + shape(item.second) + "}";
-  else if (node.IsSequence())
-    for (const auto& item : node) out += "[" + shape(item) + "]";
-  else
-    out = node.IsNull() ? "0" : "s";
-  return out;
-}
-
-PlanCase hostile_case(Backend backend, const std::string& name) {
-  PlanCase c = tests::random_case(3, backend);
-  for (uint64_t seed = 3; c.plan.mode != models::Mode::disagg || c.plan.pools[0].parallelism.gpus() > 4 ||
-                          c.plan.pools[1].parallelism.gpus() > 4 || c.plan.pools[0].parallelism.attention_dp > 1 ||
-                          c.plan.pools[1].parallelism.attention_dp > 1 || c.plan.pools[0].parallelism.ep > 1 ||
-                          c.plan.pools[1].parallelism.ep > 1;)
-    c = tests::random_case(++seed, backend);
-  c.plan.speculative = "draft:k=2,p=0.5";
-  c.plan.model = name;
-  c.plan.backend_version = name;
-  c.settings = {{"model-path", name}, {"served-name", name}, {"draft-model", name}};
-  if (backend == Backend::trtllm) c.settings.erase("served-name");
-  return c;
-}
-
-}  // namespace
-
-TEST_CASE("hostile names change no file's structure") {
-  const std::map<std::string, Backend> targets = {
-      {"vllm", Backend::vllm}, {"sglang", Backend::sglang}, {"trtllm", Backend::trtllm}};
-  for (const auto& [target, backend] : targets) {
-    const auto plain = generators::generate(hostile_case(backend, "plain/name").request(), {target});
-    for (const std::string& name : kHostile) {
-      CAPTURE(name.substr(0, 40));
-      PlanCase c = hostile_case(backend, name);
-      auto request = c.request();
-      request.command = "drydock generate --plan " + name;
-      const auto files = generators::generate(request, {target});
-      REQUIRE(files.size() == plain.size());
-      for (size_t i = 0; i < files.size(); ++i) {
-        CHECK(files[i].path == plain[i].path);
-        if (files[i].path.ends_with(".yaml"))
-          CHECK(shape(YAML::Load(files[i].text)) == shape(YAML::Load(plain[i].text)));
-        if (files[i].path == "manifest.json") core::parse_json(files[i].text, "manifest.json");
-        if (files[i].path == "README.md")
-          CHECK(std::count(files[i].text.begin(), files[i].text.end(), '\n') ==
-                std::count(plain[i].text.begin(), plain[i].text.end(), '\n'));
-      }
-    }
-  }
-  PlanCase c = hostile_case(Backend::drydock, "plain");
-  for (const std::string& name : kHostile) {
-    c.plan.model = name;
-    c.settings = {{"image", name}};
-    const auto files = generators::generate(c.request(), {"drydock"});
-    const OutputFile* compose = find_file(files, "drydock/compose.yaml");
-    REQUIRE(compose);
-    std::string image = YAML::Load(compose->text)["services"]["router"]["image"].as<std::string>();
-    for (size_t at = 0; (at = image.find("$$", at)) != std::string::npos; ++at) image.erase(at, 1);  // as compose does
-    if (name.find('\xff') == std::string::npos) CHECK(image == name);
-    c.settings = {{"binary", "/bin/" + name}};
-    if (name != kHostile[3] && name != kHostile[6])
-      CHECK_THROWS_AS(generators::generate(c.request(), {"drydock"}), core::Error);
-  }
-}
-
-TEST_CASE("scripts hand a hostile name to the engine as one word, and run nothing of it") {
-  for (const auto& [target, backend, program] : {std::tuple{"vllm", Backend::vllm, "vllm"},
-                                                 {"sglang", Backend::sglang, "python3"},
-                                                 {"trtllm", Backend::trtllm, "trtllm-serve"}})
-    for (const std::string& name : kHostile) {
-      const tests::Scratch folder;
-      // Stands for the engine: its words, an end after each.
-      put(folder, "hostname", "#!/bin/sh\necho 127.0.0.1\n");  // the real one asks the network
-      for (const char* stub : {"vllm", "python3", "trtllm-serve"})
-        put(folder, stub, "#!/bin/sh\nfor word in \"$@\"; do printf '%s\\0' \"$word\"; done > \"$OUT\"\n");
-      std::array<size_t, 2> words{};
-      for (size_t round = 0; round < 2; ++round) {
-        PlanCase c = hostile_case(backend, round == 0 ? "plain" : name);
-        const auto files = generators::generate(c.request(), {target});
-        for (const OutputFile& file : files) put(folder, std::to_string(round) + "/" + file.path, file.text);
-        const std::string script = std::to_string(round) + "/" + target + "/prefill.sh",
-                          other = std::to_string(round) + "/" + target + "/decode.sh";
-        CHECK(runs(folder, "chmod +x hostname " + std::string(program) + " && OUT=$PWD/words PATH=$PWD:$PATH bash ./" +
-                               script + " && bash -n " + other));
-        const std::string got = core::read_file(folder / "words");
-        words[round] = static_cast<size_t>(std::count(got.begin(), got.end(), '\0'));
-        if (round == 1)
-          CHECK((std::string(1, '\0') + got).find(std::string(1, '\0') + name + std::string(1, '\0')) !=
-                std::string::npos);
-      }
-      CHECK(words[0] == words[1]);
-      CHECK(words[0] > 5);
-      CHECK(!runs(folder, "find . -name pwned | grep -q ."));
-    }
 }
