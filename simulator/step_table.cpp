@@ -143,7 +143,7 @@ StepCost StepTable::decode(double running) {
 StepCost StepTable::prefill(double prompts, double running) {
   const auto [row, down] = place(prompts, kBatchLevels, doubled);
   const auto [column, across] = place(running, kBesideLevels, beside_at);
-  const auto at = [&](int level) {
+  const auto at = [&, column = column, across = across](int level) {  // clang 14 captures no bindings by themselves
     const StepCost& left = prefill_node(level, column);
     return across > 0 ? mix(left, prefill_node(level, column + 1), across) : left;
   };
