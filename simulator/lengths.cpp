@@ -105,7 +105,8 @@ double LengthDistribution::Side::true_mean() const {
   const double s = std::sqrt(std::log1p(cv * cv)), m = std::log(mean) - s * s / 2;
   const double a = (std::log(static_cast<double>(low) - 0.5) - m) / s;
   const double b = (std::log(static_cast<double>(high) + 0.5) - m) / s;
-  return mean * (normal_below(b - s) - normal_below(a - s)) / (normal_below(b) - normal_below(a));
+  const double drawn = mean * (normal_below(b - s) - normal_below(a - s)) / (normal_below(b) - normal_below(a));
+  return std::clamp(drawn, static_cast<double>(low), static_cast<double>(high));  // tokens are rounded, X is not
 }
 
 LengthDistribution::LengthDistribution(Side prompt, Side output)
