@@ -85,11 +85,13 @@ void print_plans(const std::vector<Ranked>& plans) {
   for (size_t i = 0; i < plans.size(); ++i) {
     const models::Plan& plan = plans[i].plan;
     const models::Prediction& p = *plan.prediction;
+    const bool lone = plan.workload.osl == 1;  // answers of one token have no time between tokens
     const Figure& cost = priced ? *p.cost_per_million_tokens : p.gpu_hours_per_million_tokens;
     table.row({std::to_string(i + 1), std::string(models::name(plan.backend)), std::to_string(plan.gpus()),
                shapes(plan), limits(plan), human((p.tail ? p.tail->ttft_ms : p.ttft_ms).value),
-               human((p.tail ? p.tail->tpot_ms : p.tpot_ms).value), human(p.tokens_per_s_per_user.value),
-               human(p.tokens_per_s_per_gpu.value), human(cost.value)});
+               lone ? "-" : human((p.tail ? p.tail->tpot_ms : p.tpot_ms).value),
+               lone ? "-" : human(p.tokens_per_s_per_user.value), human(p.tokens_per_s_per_gpu.value),
+               human(cost.value)});
     if (plans[i].meets_slo && i == 0) table.style(Style::good);
   }
   fmt::print("{}\n", table.text());
@@ -109,15 +111,33 @@ void print_misses(const Question& q, const Answer& a) {
     fmt::print("Nothing can run this: of {} candidates {} are illegal, {} do not fit, {} can't keep up.\n",
                a.counts.enumerated, a.counts.illegal, a.counts.out_of_memory, a.counts.overloaded);
     for (const auto& [reason, n] : a.counts.reasons) fmt::print("  {} x {}\n", n, reason);
-    if (a.counts.overloaded > 0) fmt::print("More --gpus or less --rate would help.\n");
+    if (a.counts.overloaded > 0)
+      fmt::print("More --gpus or less --rate would help.\n");
+    else if (a.counts.out_of_memory > 0)
+      fmt::print("More --gpus, a --system with more memory or a smaller --precision would help.\n");
     return;
   }
   fmt::print("{} The nearest plans:\n\n", styled(Style::bad, "Nothing meets the targets."));
-  print_plans(a.nearest);
+  // One plan may be nearest to several.
+  std::vector<Ranked> plans;
+  std::vector<std::string> near;
   const auto names = nearest_to(q.slo);
-  for (size_t i = 0; i < a.nearest.size() && i < names.size(); ++i)
-    fmt::print("  #{} is nearest to {}; {} binds: {} x its target\n", i + 1, i == 0 ? "all targets" : names[i],
-               a.nearest[i].binding, human(a.nearest[i].tightness));
+  for (size_t i = 0; i < a.nearest.size() && i < names.size(); ++i) {
+    const std::string name = i == 0 ? "all targets" : names[i];
+    const auto same = std::find_if(plans.begin(), plans.end(), [&](const Ranked& shown) {
+      return models::to_json(shown.plan) == models::to_json(a.nearest[i].plan);
+    });
+    if (same == plans.end()) {
+      plans.push_back(a.nearest[i]);
+      near.push_back(name);
+    } else {
+      near[static_cast<size_t>(same - plans.begin())] += ", " + name;
+    }
+  }
+  print_plans(plans);
+  for (size_t i = 0; i < plans.size(); ++i)
+    fmt::print("  #{} is nearest to {}; {} binds: {} x its target\n", i + 1, near[i], plans[i].binding,
+               human(plans[i].tightness));
 }
 
 Json pool_json(const models::Pool& pool) {
@@ -164,10 +184,16 @@ void put(Json& json, const char* field, const std::optional<T>& value) {
 }
 
 Json question_json(const Question& q) {
+  using configurator::ModeChoice;
   Json out = {{"model", q.model},
               {"precision", q.precision},
               {"kv_precision", q.kv_precision},
               {"system", q.system},
+              {"backend", q.backend ? models::name(*q.backend) : "auto"},
+              {"mode", q.mode == ModeChoice::agg      ? "agg"
+                       : q.mode == ModeChoice::disagg ? "disagg"
+                                                      : "both"},
+              {"method", q.method == configurator::Method::analytic ? "analytic" : "simulate"},
               {"gpus", q.gpus},
               {"isl", q.workload.isl},
               {"osl", q.workload.osl},
@@ -274,6 +300,7 @@ Json answer_json(const Question& q, const Answer& a, configurator::Resources& re
                      {"overloaded", c.overloaded}, {"priced", c.priced},   {"meeting_slo", c.meeting_slo},
                      {"simulated", c.simulated},   {"beaten", c.beaten},   {"implied", c.implied},
                      {"reasons", reasons}};
+  if (const auto warnings = cautions(q, resources); !warnings.empty()) out["warnings"] = warnings;
   out["wall_ms"] = wall_ms;
   return out;
 }
@@ -313,7 +340,7 @@ void print_details(const std::vector<PoolDetail>& pools) {
 
 void print_answer(const Question& q, const Answer& a, configurator::Resources& resources, double wall_ms,
                   const std::string& out_dir) {
-  for (const std::string& warning : resources.model(q.model).warnings)
+  for (const std::string& warning : cautions(q, resources))
     fmt::print("{} {}\n", styled(Style::bad, "warning:"), warning);
   print_head(q, a, wall_ms);
   if (a.plans.empty()) return print_misses(q, a);

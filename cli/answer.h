@@ -15,6 +15,9 @@ core::Json answer_json(const configurator::Question& question, const configurato
 void print_answer(const configurator::Question& question, const configurator::Answer& answer,
                   configurator::Resources& resources, double wall_ms, const std::string& out_dir);
 
+// What was assumed in reading the model, and formats that a system's GPUs do not compute in: one line each.
+std::vector<std::string> cautions(const configurator::Question& question, configurator::Resources& resources);
+
 std::string pareto_csv(const std::vector<configurator::Ranked>& front);
 
 // One plan: figures, pools and breakdown.

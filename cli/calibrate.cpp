@@ -158,7 +158,7 @@ CalibrateResult calibrate(const CalibrateOptions& options, configurator::Resourc
   r.fitted = configurator::fit(r.points, r.knobs, resources, progress("fit"));
   constexpr int kMostFolds = 20;
   if (usable > 1 && options.leave_out != "none")
-    r.held = configurator::left_out(r.points, r.knobs, resources, kMostFolds, progress("left out"));
+    r.held = configurator::left_out(r.points, r.knobs, r.fitted, resources, kMostFolds, progress("left out"));
   if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r{:40}\r", "");
   return r;
 }

@@ -121,7 +121,7 @@ void list_support(Context& context) {
     print_json("drydock.support", {{"support", list}, {"models", names}});
   else
     fmt::print(
-        "Every model of `drydock models` runs on every system here; what differs is what its kernel times\nrest "
+        "Every model of `drydock models` is priced on every system here; what differs is what its kernel\ntimes rest "
         "on.\n{}",
         table.text(""));
 }

@@ -92,6 +92,7 @@ std::string human(double value) {
   const double size = std::abs(value);
   if (size >= 99.5) return fmt::format("{:.0f}", value);
   if (size >= 9.95) return fmt::format("{:.1f}", value);
+  if (size > 0 && size < 0.00995) return fmt::format("{:.1g}", value);
   return fmt::format("{:.2f}", value);
 }
 
@@ -102,11 +103,21 @@ std::string human_bytes(double bytes) {
 
 std::string percent(double share) { return fmt::format("{:.0f}%", share * 100); }
 
-double parse_positive(const std::string& text, std::string_view flag, double most) {
+double parse_positive(const std::string& text, std::string_view flag, double most, double least) {
   double value = 0;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (status != std::errc{} || end != text.data() + text.size() || !(value > 0 && value <= most))
-    throw bad(flag, text, "a number above 0 and at most " + fmt::format("{}", most));
+  if (status != std::errc{} || end != text.data() + text.size() || !(value > 0 && value >= least && value <= most))
+    throw bad(flag, text,
+              least > 0 ? fmt::format("a number from {} to {}", least, most)
+                        : fmt::format("a number above 0 and at most {}", most));
+  return value;
+}
+
+double parse_share(const std::string& text, std::string_view flag) {
+  double value = 0;
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (status != std::errc{} || end != text.data() + text.size() || !(value >= 0 && value < 1))
+    throw bad(flag, text, "a share from 0 up to, not including, 1");
   return value;
 }
 

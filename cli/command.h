@@ -35,6 +35,7 @@ void add_size(CLI::App& app, Context& context);
 void add_estimate(CLI::App& app, Context& context);
 void add_simulate(CLI::App& app, Context& context);
 void add_serve(CLI::App& app, Context& context);
+void add_rank(CLI::App& app, Context& context);
 void add_compare(CLI::App& app, Context& context);
 void add_experts(CLI::App& app, Context& context);
 void add_calibrate(CLI::App& app, Context& context);
@@ -65,8 +66,10 @@ std::string percent(double share);
 
 // A time in ms: "20", "20ms", "1.5s", "800us". Throws core::Error naming `flag`.
 double parse_ms(const std::string& text, std::string_view flag);
-// A number above 0. Throws core::Error naming `flag`.
-double parse_positive(const std::string& text, std::string_view flag, double most);
+// A number above 0, and from `least`. Throws core::Error naming `flag`.
+double parse_positive(const std::string& text, std::string_view flag, double most, double least = 0);
+// A share from 0 to below 1. Throws core::Error naming `flag`.
+double parse_share(const std::string& text, std::string_view flag);
 int64_t parse_count(const std::string& text, std::string_view flag, int64_t most);
 
 enum class Style : int;

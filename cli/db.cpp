@@ -2,12 +2,14 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "cli/command.h"
 #include "cli/db_diff.h"
 #include "configurator/sweep_store.h"
 #include "core/error.h"
+#include "core/text.h"
 #include "models/catalogue.h"
 #include "models/system.h"
 #include "perfdb/csv_exchange.h"
@@ -74,8 +76,29 @@ Database::Filter filter_of(const DbOptions& o) {
   if (!o.op.empty()) filter.kind = core::parse_op_key(o.op).kind;  // rows are ordered by kind, so fewer are read
   if (o.kind.empty()) return filter;
   filter.kind = core::parse_op_kind(o.kind);
-  if (!filter.kind) throw core::Error("--kind '" + o.kind.substr(0, 60) + "': want an op kind such as gemm");
+  if (!filter.kind) {
+    std::vector<std::string> kinds;
+    for (int i = 0; i < core::kOpKinds; ++i) kinds.emplace_back(core::name(static_cast<core::OpKind>(i)));
+    throw core::Error("--kind '" + o.kind.substr(0, 60) + "': want an op kind such as gemm" +
+                      core::suggestion(o.kind, kinds));
+  }
   return filter;
+}
+
+// That nothing was found may be a mistyped name: it is told unless the database or the catalogue has it.
+void check_names(const DbOptions& o, const Database& database) {
+  std::vector<std::string> systems = models::system_names(), backends = {"trtllm", "vllm", "sglang", "drydock"};
+  for (const Database::Content& c : database.contents()) {
+    systems.push_back(c.system);
+    backends.push_back(c.backend);
+  }
+  const auto check = [](const std::string& name, const char* flag, const std::vector<std::string>& known) {
+    if (name.empty() || std::find(known.begin(), known.end(), name) != known.end()) return;
+    throw core::Error(std::string(flag) + " '" + name.substr(0, 60) + "': not in this database, nor known otherwise" +
+                      core::suggestion(name, known));
+  };
+  check(o.system, "--system", systems);
+  check(o.backend, "--backend", backends);
 }
 
 // The look-up's answer for one op, beside the rows that were measured.
@@ -123,6 +146,7 @@ void query(const DbOptions& o, const Context& context) {
     else if (shown.size() < kMostRowsShown)
       shown.push_back(m);
   });
+  if (found == 0) check_names(o, database);
   const auto lookup = looked_up(o, context, database);
   if (!context.json) return print_rows(shown, found);
   core::Json out = {{"measurements", list}};
@@ -157,7 +181,7 @@ void import(const DbOptions& o, const Context& context) {
   if (context.json)
     print_json("drydock.db.import", {{"rows", rows}, {"db", context.database}});
   else
-    fmt::print("{} rows imported into {}\n", rows, context.database);
+    fmt::print("{} row{} imported into {}\n", rows, rows == 1 ? "" : "s", context.database);
 }
 
 void export_rows(const DbOptions& o, const Context& context) {
@@ -166,7 +190,7 @@ void export_rows(const DbOptions& o, const Context& context) {
   if (context.json)
     print_json("drydock.db.export", {{"rows", rows}, {"out", o.out}});
   else
-    fmt::print("{} rows written to {}\n", rows, o.out);
+    fmt::print("{} row{} written to {}\n", rows, rows == 1 ? "" : "s", o.out);
 }
 
 int64_t merge_databases(const DbOptions& o, const Context& context) {
@@ -199,7 +223,7 @@ void merge(const DbOptions& o, const Context& context) {
   if (context.json)
     print_json("drydock.db.merge", {{"rows", rows}, {"db", context.database}});
   else
-    fmt::print("{} rows merged into {}\n", rows, context.database);
+    fmt::print("{} row{} merged into {}\n", rows, rows == 1 ? "" : "s", context.database);
 }
 
 }  // namespace

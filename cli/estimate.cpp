@@ -30,12 +30,11 @@ models::Plan asked(const EstimateOptions& o) {
   models::Workload& w = plan.workload;
   if (!o.isl.empty()) w.isl = parse_count(o.isl, "--isl", simulator::kMostTokens);
   if (!o.osl.empty()) w.osl = parse_count(o.osl, "--osl", simulator::kMostTokens);
-  if (!o.prefix_hit.empty())
-    w.prefix_hit = o.prefix_hit == "0" ? 0 : parse_positive(o.prefix_hit, "--prefix-hit", 0.999999);
+  if (!o.prefix_hit.empty()) w.prefix_hit = parse_share(o.prefix_hit, "--prefix-hit");
   if (!o.concurrency.empty() && !o.rate.empty()) throw core::Error("--rate and --concurrency: give one of them");
   if (!o.concurrency.empty())
     w.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight)), w.rate.reset();
-  if (!o.rate.empty()) w.rate = parse_positive(o.rate, "--rate", kMostRate), w.concurrency.reset();
+  if (!o.rate.empty()) w.rate = parse_positive(o.rate, "--rate", kMostRate, kLeastRate), w.concurrency.reset();
   return plan;
 }
 
@@ -80,7 +79,9 @@ void estimate_plan(const EstimateOptions& o, Context& context) {
   apply(o.flags, resources.model(plan.model), o.plan, plan.speculative, plan.experts);
   plan.prediction = configurator::predict(plan, resources, configurator::Fit::required, parse_method(o.method));
   if (!plan.prediction)
-    throw core::Error(fmt::format("--rate {}: is more than the plan can serve", plan.workload.rate.value_or(0)));
+    throw core::Error(plan.workload.rate
+                          ? fmt::format("--rate {}: is more than the plan can serve", *plan.workload.rate)
+                          : "the plan can't keep up with its workload; ask for less --concurrency");
   const auto details = configurator::explain(plan, resources);
   if (!o.out.empty()) {
     core::make_output_dir(o.out);

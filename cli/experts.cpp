@@ -113,8 +113,8 @@ void print_pool(const PoolBalance& p) {
              p.balance.moves, human_bytes(p.balance.moved_bytes), human(p.copy_us()),
              human(p.balance.worst_bytes_per_step / p.experts.bytes_per_s * 1e6));
   const double gain = p.step_at(p.balance.fixed) - p.step_at(p.balance.online);
-  fmt::print("Against EPLB once: {} us a step {}, {} us if no copy hides behind the step.\n", human(std::abs(gain)),
-             gain >= 0 ? "saved" : "lost", human(gain - p.copy_us()));
+  const auto told = [](double us) { return human(std::abs(us)) + " us a step " + (us >= 0 ? "saved" : "lost"); };
+  fmt::print("Against EPLB once: {}; {} if no copy hides behind the step.\n", told(gain), told(gain - p.copy_us()));
 }
 
 void experts(const ExpertsOptions& o, Context& context) {

@@ -30,7 +30,7 @@ simulator::TraceOptions trace_options(const LoadOptions& o) {
 
 double prefix_hit(const LoadOptions& o, double otherwise) {
   if (o.prefix_hit.empty()) return otherwise;
-  return o.prefix_hit == "0" ? 0 : parse_positive(o.prefix_hit, "--prefix-hit", 0.999999);
+  return parse_share(o.prefix_hit, "--prefix-hit");
 }
 
 // Exactly one thing may say when requests come, and nothing may be given that it does not look at.
@@ -309,7 +309,7 @@ models::Workload asked_workload(const LoadOptions& o, const models::Plan& plan) 
   }
   if (!o.concurrency.empty())
     w.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight)), w.rate.reset();
-  if (!o.rate.empty()) w.rate = parse_positive(o.rate, "--rate", kMostRate), w.concurrency.reset();
+  if (!o.rate.empty()) w.rate = parse_positive(o.rate, "--rate", kMostRate, kLeastRate), w.concurrency.reset();
   if (!o.ramp.empty()) w.rate = profile_of(o, 1).end_per_s, w.concurrency.reset();
   if (!o.sessions.empty()) {
     const simulator::SessionOptions sessions = parse_sessions(o.sessions);

@@ -3,9 +3,11 @@
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <string_view>
 
 #include "cli/command.h"
 #include "core/error.h"
@@ -27,6 +29,11 @@ std::string one_line(const CLI::App& app, const CLI::ParseError& error) {
   const std::string what = printable(error.what());
   const CLI::App* at = &app;
   while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  const std::string_view twice = ": At Most 1 required but received ";
+  if (const size_t found = what.find(twice); found != std::string::npos)
+    return what.substr(0, found) + " is given " + what.substr(found + twice.size()) + " times; want it once";
+  if (what == "A subcommand is required" && at->remaining().empty())
+    return "a command is missing; drydock " + (at == &app ? "" : at->get_name() + " ") + "--help lists them";
   const auto rest = at->remaining();
   // A mistyped command is reported as a missing one, with the word among the rest.
   const bool unknown = dynamic_cast<const CLI::ExtrasError*>(&error) || dynamic_cast<const CLI::RequiredError*>(&error);
@@ -44,6 +51,42 @@ std::string one_line(const CLI::App& app, const CLI::ParseError& error) {
          (at == &app ? "" : " (drydock " + at->get_name() + " --help lists them)");
 }
 
+struct Command {
+  std::string_view name;
+  void (*add)(CLI::App&, cli::Context&);
+};
+constexpr Command kCommands[] = {
+    {"recommend", cli::add_recommend},
+    {"size", cli::add_size},
+    {"estimate", cli::add_estimate},
+    {"simulate", cli::add_simulate},
+    {"serve", cli::add_serve},
+    {"rank", cli::add_rank},
+    {"compare", cli::add_compare},
+    {"validate", cli::add_validate},
+    {"calibrate", cli::add_calibrate},
+    {"experts", cli::add_experts},
+    {"models", cli::add_models},
+    {"systems", cli::add_systems},
+    {"support", cli::add_support},
+    {"db", cli::add_db},
+    {"profile", cli::add_profile},
+    {"bench", cli::add_bench},
+    {"generate", cli::add_generate},
+    {"fleet", cli::add_fleet},
+    {"sweep", cli::add_sweep},
+    {"plot", cli::add_plot},
+};
+
+// All of them, unless the first argument names one: options of the others cost more than some commands take.
+void add_commands(CLI::App& app, cli::Context& context) {
+  const std::string_view first = context.arguments.size() > 1 ? context.arguments[1] : std::string_view();
+  const bool named = std::any_of(std::begin(kCommands), std::end(kCommands),
+                                 [&](const Command& command) { return command.name == first; });
+  for (const Command& command : kCommands)
+    if (!named || command.name == first) command.add(app, context);
+}
+
 int run(int argc, char** argv) {
   cli::Context context;
   context.arguments = {"drydock"};
@@ -55,25 +98,7 @@ int run(int argc, char** argv) {
   app.footer(
       "Example:\n  drydock recommend --model Qwen/Qwen3-32B --precision fp8 --system h200_sxm --gpus 16 \\\n"
       "    --isl 4000 --osl 1000 --ttft 1000 --tpot 20\nExit codes: 0 done, 2 bad input, 3 nothing meets the targets");
-  cli::add_recommend(app, context);
-  cli::add_size(app, context);
-  cli::add_estimate(app, context);
-  cli::add_simulate(app, context);
-  cli::add_serve(app, context);
-  cli::add_compare(app, context);
-  cli::add_validate(app, context);
-  cli::add_calibrate(app, context);
-  cli::add_experts(app, context);
-  cli::add_models(app, context);
-  cli::add_systems(app, context);
-  cli::add_support(app, context);
-  cli::add_db(app, context);
-  cli::add_profile(app, context);
-  cli::add_bench(app, context);
-  cli::add_generate(app, context);
-  cli::add_fleet(app, context);
-  cli::add_sweep(app, context);
-  cli::add_plot(app, context);
+  add_commands(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version

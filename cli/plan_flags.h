@@ -11,7 +11,7 @@ namespace drydock::cli {
 
 // Of a load's flags; more is taken for a mistake.
 inline constexpr int64_t kMostInFlight = 10'000'000;
-inline constexpr double kMostRate = 1e7;  // requests/s
+inline constexpr double kMostRate = 1e7, kLeastRate = 1e-4;  // requests/s
 
 // As typed; checked when the command runs.
 struct PlanFlags {

@@ -10,6 +10,8 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/profile_again.h"
+#include "cli/profile_flags.h"
 #include "cli/profile_report.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -18,6 +20,7 @@
 #include "perfdb/database.h"
 #include "profiler/campaign.h"
 #include "profiler/cpu_device.h"
+#include "profiler/remeasure.h"
 #include "profiler/simulated_device.h"
 #include "profiler/system_json.h"
 
@@ -26,14 +29,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kMostRanks = 1024, kMostStepTokens = 1 << 20, kMostContext = 10'000'000, kMostBatch = 1 << 16;
+constexpr int64_t kMostStepTokens = 1 << 20, kMostContext = 10'000'000, kMostBatch = 1 << 16;
+constexpr int64_t kMostRounds = 100;
 
 struct ProfileOptions {
   std::vector<std::string> models;
   bool all_models = false, dry_run = false, energy = false;
   std::string tp = "1", pp = "1", dp = "1", ep, precision = "auto", kv_precision = "auto";
   std::string budget = "10m", target_error = "5%", target = "cuda", system, system_out, device = "0", threads;
-  std::string most_tokens, most_context, most_batch, noise = "0.5%", seed = "1";
+  std::string most_tokens, most_context, most_batch, noise = "0.5%", seed = "1", ops, rounds = "1";
   std::vector<std::string> faults;
 };
 
@@ -61,60 +65,6 @@ class CatchInterrupt {
   struct sigaction before_int_ {
   }, before_term_{};
 };
-
-std::vector<std::string> words(const std::string& list, const char* flag) {
-  std::vector<std::string> out;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    out.push_back(list.substr(at, end - at));
-    if (out.back().empty()) throw core::Error(std::string(flag) + " '" + list.substr(0, 60) + "': want a,b,c");
-    at = end + 1;
-  }
-  return out;
-}
-
-std::vector<int> sizes(const std::string& list, const char* flag) {
-  std::vector<int> out;
-  for (const std::string& word : words(list, flag))
-    out.push_back(static_cast<int>(parse_count(word, flag, kMostRanks)));
-  return out;
-}
-
-// "90", "90s", "3m", "1.5h"
-double parse_seconds(const std::string& text, const char* flag) {
-  constexpr double kMost = 30 * 86400;
-  double value = 0;
-  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
-  const double factor = unit.empty() || unit == "s" ? 1 : unit == "m" ? 60 : unit == "h" ? 3600 : 0;
-  if (status != std::errc{} || factor == 0 || !(value * factor >= 1 && value * factor <= kMost))
-    throw core::Error(std::string(flag) + " '" + text.substr(0, 60) +
-                      "': want a time from 1s to 720h such as 90s or 3m");
-  return value * factor;
-}
-
-// "5%" or "0.05"
-double parse_share(const std::string& text, const char* flag, double most) {
-  const bool is_percent = text.ends_with('%');
-  double value = 0;
-  const char* const last = text.data() + text.size() - (is_percent ? 1 : 0);
-  const auto [end, status] = std::from_chars(text.data(), last, value);
-  if (is_percent) value /= 100;
-  if (status != std::errc{} || end != last || !(value >= 1e-4 && value <= most))
-    throw core::Error(std::string(flag) + " '" + text.substr(0, 60) + "': want a share from 0.01% to " +
-                      fmt::format("{:.0f}%", most * 100) + " such as 5%");
-  return value;
-}
-
-profiler::Silicon::Fault parse_fault(const std::string& text) {
-  using profiler::Failure;
-  const size_t equals = text.rfind('=');
-  const std::string what = equals == std::string::npos ? "" : text.substr(equals + 1);
-  for (const auto& [name, failure] : {std::pair{"oom", Failure::out_of_memory}, std::pair{"error", Failure::error},
-                                      std::pair{"crash", Failure::crash}, std::pair{"hang", Failure::hang}})
-    if (what == name) return {text.substr(0, equals), failure};
-  throw core::Error("--fault '" + text.substr(0, 60) + "': want PART-OF-AN-OP=oom, error, crash or hang");
-}
 
 enum class Target : uint8_t { cuda, cpu, simulated };
 
@@ -147,7 +97,7 @@ profiler::Opener opener(const ProfileOptions& o, Target target) {
   if (o.system.empty()) throw core::Error("--system is missing; --target simulated needs the machine to simulate");
   profiler::Silicon silicon = profiler::usual_silicon(models::find_system(o.system));
   silicon.seed = static_cast<uint64_t>(parse_count(o.seed, "--seed", 1LL << 52));
-  for (const std::string& fault : o.faults) silicon.faults.push_back(parse_fault(fault));
+  for (const std::string& fault : o.faults) silicon.faults.push_back(profile_fault(fault));
   return
       [silicon]() -> std::unique_ptr<profiler::Device> { return std::make_unique<profiler::SimulatedDevice>(silicon); };
 }
@@ -199,7 +149,8 @@ void check_machine(const models::System& system, const profiler::Identity& here,
 // A machine from its device passes through a file; a temporary one when none is asked for.
 models::System system_of(const ProfileOptions& o, Target target, profiler::Worker* worker) {
   if (!o.system.empty()) {
-    const models::System system = models::find_system(o.system);
+    models::System system = models::find_system(o.system);
+    if (target == Target::simulated) system = profiler::usual_silicon(system).system;
     if (worker != nullptr && target != Target::simulated) check_machine(system, worker->identity(), target);
     if (!o.system_out.empty()) core::write_file(o.system_out, profiler::to_json(system));
     return system;
@@ -238,11 +189,11 @@ struct Work {
 
 Work work_of(const ProfileOptions& o, const Catalogue& catalogue, const profiler::Ranges& ranges,
              const models::System& system) {
-  profiler::Sizes s{sizes(o.tp, "--tp"), sizes(o.pp, "--pp"), sizes(o.dp, "--dp"), {}};
-  if (!o.ep.empty()) s.ep = sizes(o.ep, "--ep");
+  profiler::Sizes s{profile_sizes(o.tp, "--tp"), profile_sizes(o.pp, "--pp"), profile_sizes(o.dp, "--dp"), {}};
+  if (!o.ep.empty()) s.ep = profile_sizes(o.ep, "--ep");
   Work out;
   for (const auto& architecture : catalogue.architectures)
-    for (const std::string& precision : words(o.precision, "--precision")) {
+    for (const std::string& precision : profile_words(o.precision, "--precision")) {
       const models::Precision chosen = models::choose_precision(*architecture, precision, o.kv_precision);
       const auto more = profiler::deployments(*architecture, chosen, s, system, out.skipped);
       out.deployments.insert(out.deployments.end(), more.begin(), more.end());
@@ -269,9 +220,9 @@ std::function<void(const profiler::Progress&)> progress_bar(double budget_s) {
 
 profiler::CampaignOptions campaign_options(const ProfileOptions& o, Target target) {
   profiler::CampaignOptions out;
-  out.budget_s = parse_seconds(o.budget, "--budget");
-  out.target_error = parse_share(o.target_error, "--target-error", 0.5);
-  out.rule.noise = parse_share(o.noise, "--noise", 0.1);
+  out.budget_s = profile_seconds(o.budget, "--budget");
+  out.target_error = profile_share(o.target_error, "--target-error", 0.5);
+  out.rule.noise = profile_share(o.noise, "--noise", 0.1);
   out.rule.most_seconds = target == Target::cpu ? 0.2 : 0.5;
   if (o.energy) {  // the counter moves on every 100 ms, and a window of a second tells
     out.rule.least_seconds = 1.2;
@@ -287,16 +238,58 @@ void check_identity(const profiler::Identity& identity) {
     throw core::Error(identity.gpu + " is a MIG slice, whose times stand for no whole GPU; want a device without MIG");
 }
 
+// What a device does not have to be there to be told of.
+void check_words(const ProfileOptions& o, const Catalogue& catalogue) {
+  for (const auto& architecture : catalogue.architectures)
+    for (const std::string& precision : profile_words(o.precision, "--precision"))
+      models::choose_precision(*architecture, precision, o.kv_precision);
+  for (const auto& [list, flag] : {std::pair{&o.tp, "--tp"}, std::pair{&o.pp, "--pp"}, std::pair{&o.dp, "--dp"}})
+    profile_sizes(*list, flag);
+}
+
+void tell(const ProfileOptions& o, const ProfileWork& work, const profiler::CampaignReport& report,
+          const profiler::CampaignOptions& options, Context& context) {
+  if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r{:110}\r", "");
+  if (report.points + report.reused == 0 && report.ending != profiler::Ending::interrupted)
+    throw core::Error("nothing could be measured: " + first_reason(report));
+  print_report(work, report, options, context);
+  if (o.energy && report.energy.empty() && !context.json && !work.again)
+    fmt::print("--energy: {}\n",
+               report.points > 0 ? "the device tells none" : "no op was measured now, and rows hold none");
+  if (report.ending < profiler::Ending::interrupted) return;
+  fmt::print(stderr, "drydock: {}; {} points are kept in {}, and the same command goes on from there\n",
+             report.lost.empty() ? "interrupted" : report.lost, report.points + report.reused, context.database);
+  context.exit_code = kBadInput;
+}
+
+// --ops: those of another database once more, and nothing else.
+void run_again(const ProfileOptions& o, Context& context) {
+  const Target target = target_of(o.target);
+  const profiler::CampaignOptions options = campaign_options(o, target);
+  if (!o.models.empty() || o.all_models || o.dry_run) throw core::Error("--ops: goes without --model and --dry-run");
+  if (context.database.empty()) throw core::Error("--db is missing; it names the database to write");
+  const int rounds = static_cast<int>(parse_count(o.rounds, "--rounds", kMostRounds));
+  const AgainOps again = ops_of(o.ops, o.system, o.target);
+  const profiler::Opener open = opener(o, target);
+  stopped = false;
+  const CatchInterrupt interrupt;
+  Output output(context.database);
+  profiler::Worker worker(open, options.rule, &stopped);
+  check_identity(worker.identity());
+  if (target == Target::cuda) check_machine(again.system, worker.identity(), target);
+  output.keep();
+  const auto report = profiler::remeasure(output.database(), worker, again.system, again.ops, rounds, options,
+                                          progress_bar(options.budget_s), &stopped);
+  tell(o, {again.system, worker.identity(), 0, {}, true}, report, options, context);
+}
+
 void run(const ProfileOptions& o, Context& context) {
+  if (!o.ops.empty()) return run_again(o, context);
   const Target target = target_of(o.target);
   const profiler::CampaignOptions options = campaign_options(o, target);
   const profiler::Ranges ranges = ranges_of(o, target);
   const Catalogue catalogue = catalogue_of(o);
-  for (const auto& architecture : catalogue.architectures)  // a bad precision is told before a device starts
-    for (const std::string& precision : words(o.precision, "--precision"))
-      models::choose_precision(*architecture, precision, o.kv_precision);
-  for (const auto& [list, flag] : {std::pair{&o.tp, "--tp"}, std::pair{&o.pp, "--pp"}, std::pair{&o.dp, "--dp"}})
-    sizes(*list, flag);
+  check_words(o, catalogue);  // a bad one is told before a device starts
   if (!o.dry_run && context.database.empty()) throw core::Error("--db is missing; it names the database to write");
   const profiler::Opener open = opener(o, target);
   stopped = false;
@@ -316,19 +309,10 @@ void run(const ProfileOptions& o, Context& context) {
     return;
   }
   output->keep();
-  const profiler::CampaignReport report = profiler::run_campaign(
-      output->database(), *worker, system, std::move(work.families), options, progress_bar(options.budget_s), &stopped);
-  if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r{:110}\r", "");
-  if (report.points + report.reused == 0 && report.ending != profiler::Ending::interrupted)
-    throw core::Error("nothing could be measured: " + first_reason(report));
-  print_report(told, report, options, context);
-  if (o.energy && report.energy.empty() && !context.json)
-    fmt::print("--energy: {}\n",
-               report.points > 0 ? "the device tells none" : "no op was measured now, and rows hold none");
-  if (report.ending < profiler::Ending::interrupted) return;
-  fmt::print(stderr, "drydock: {}; {} points are kept in {}, and the same command goes on from there\n",
-             report.lost.empty() ? "interrupted" : report.lost, report.points + report.reused, context.database);
-  context.exit_code = kBadInput;
+  tell(o, told,
+       profiler::run_campaign(output->database(), *worker, system, std::move(work.families), options,
+                              progress_bar(options.budget_s), &stopped),
+       options, context);
 }
 
 }  // namespace
@@ -358,7 +342,10 @@ void add_profile(CLI::App& app, Context& context) {
   c->add_option("--system", o->system, "the machine: a name or a system JSON (default: what the device tells)");
   c->add_option("--system-out", o->system_out, "where to write the machine as a system JSON")->type_name("FILE");
   c->add_option("--seed", o->seed, "of --target simulated")->capture_default_str();
-  c->add_option("--fault", o->faults, "of --target simulated: PART-OF-AN-OP=oom, error, crash or hang");
+  c->add_option("--fault", o->faults, "of --target simulated: PART-OF-AN-OP=oom, error, crash, hang or lost");
+  c->add_option("--ops", o->ops, "measures the ops of that database again, for db diff, and nothing else")
+      ->type_name("FILE");
+  c->add_option("--rounds", o->rounds, "of --ops: passes over them; the fastest of each counts")->capture_default_str();
   c->add_flag("--energy", o->energy, "samples each op for 1.2 s, which a GPU's energy counter needs");
   c->add_flag("--dry-run", o->dry_run, "tells what would be measured and what it would cost");
   c->add_option("--db", context.database, "performance database to write, made when missing")->type_name("FILE");
@@ -367,7 +354,8 @@ void add_profile(CLI::App& app, Context& context) {
       "Example:\n  drydock profile --target cpu --model Qwen/Qwen3-8B --budget 3m --db host.db --system-out "
       "cpu_host.json\n"
       "  drydock recommend --model Qwen/Qwen3-8B --system cpu_host.json --db host.db --backend drydock --gpus 1 \\\n"
-      "    --isl 200 --osl 50\nThe same command again goes on where it ended.");
+      "    --isl 200 --osl 50\nThe same command again goes on where it ended.\n"
+      "  drydock profile --target cpu --ops base.db --db new.db && drydock db diff base.db new.db");
   c->callback([=, &context] { run(*o, context); });
 }
 

@@ -14,6 +14,8 @@ const char* name(Ending ending) {
   switch (ending) {
     case Ending::target_met:
       return "target_met";
+    case Ending::all_measured:
+      return "all_measured";
     case Ending::nothing_left:
       return "nothing_left";
     case Ending::out_of_budget:
@@ -29,6 +31,8 @@ const char* sentence(Ending ending) {
   switch (ending) {
     case Ending::target_met:
       return "every family has met the target";
+    case Ending::all_measured:
+      return "all ops asked for are measured";
     case Ending::nothing_left:
       return "no further point would bring a family to the target";
     case Ending::out_of_budget:
@@ -160,6 +164,7 @@ void print_machine(const ProfileWork& work) {
 }  // namespace
 
 std::string first_reason(const CampaignReport& report) {
+  if (!report.lost.empty()) return report.lost;
   for (const auto* ops : {&report.failed, &report.refused})
     if (!ops->empty()) return ops->front().op + ": " + ops->front().reason;
   return "the budget is too short for a single op";
@@ -206,8 +211,9 @@ void print_report(const ProfileWork& work, const CampaignReport& r, const profil
   Table table({"family", "share", "ops", "points", "error", "left out", ""}, "lrrrrrl");
   for (const profiler::FamilyReport& f : r.families)
     table.row({f.name, fmt::format("{:.1f}%", 100 * f.weight), std::to_string(f.candidates), std::to_string(f.points),
-               f.error < 1 ? fmt::format("{:.1f}%", 100 * f.error) : "-",
-               f.left_out_error > 0 ? fmt::format("{:.1f}%", 100 * f.left_out_error) : "-", f.met ? "met" : ""});
+               f.error < 1 && !work.again ? fmt::format("{:.1f}%", 100 * f.error) : "-",
+               f.left_out_error > 0 ? fmt::format("{:.1f}%", 100 * f.left_out_error) : "-",
+               f.met && !work.again ? "met" : ""});
   fmt::print("{}", table.text());
   print_energy(r);
   print_parts(r);
@@ -216,6 +222,11 @@ void print_report(const ProfileWork& work, const CampaignReport& r, const profil
   if (r.throttled + r.drifting + r.bimodal > 0)
     fmt::print("{} samples dropped under throttling; {} points drift, {} have two modes\n", r.throttled, r.drifting,
                r.bimodal);
+  if (work.again) {
+    fmt::print("{} ops measured in {} s: {}; they are in {}\n", r.points, human(r.seconds), sentence(r.ending),
+               context.database);
+    return;
+  }
   fmt::print("{} points measured and {} found in {} s; expected error {:.1f}%, target {:.1f}%: {}\n", r.points,
              r.reused, human(r.seconds), 100 * r.error, 100 * options.target_error, sentence(r.ending));
   fmt::print("{} surfaces and the points are in {}\n", r.surfaces, context.database);

@@ -14,6 +14,7 @@ struct ProfileWork {
   profiler::Identity identity;  // empty when no device was opened
   size_t deployments = 0;
   const std::vector<std::string>& skipped;  // deployments that can't be, one line each
+  bool again = false;                       // ops of another database, not what deployments ask for
 };
 
 void print_dry_run(const ProfileWork& work, const std::vector<profiler::Family>& families,

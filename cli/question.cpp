@@ -32,13 +32,6 @@ int64_t needed_count(const std::string& text, const char* flag, int64_t most) {
   return parse_count(text, flag, most);
 }
 
-double parse_share(const std::string& text, const char* flag) {
-  if (text == "0" || text == "0.0") return 0;
-  const double share = parse_positive(text, flag, 1);
-  if (share >= 1) throw core::Error(std::string(flag) + " '" + text + "': want a share from 0 up to, not including, 1");
-  return share;
-}
-
 // "p95", "95", "mean"
 std::optional<double> parse_percentile(const std::string& text) {
   if (text == "mean") return std::nullopt;
@@ -67,16 +60,32 @@ std::optional<double> optional_ms(const std::string& text, const char* flag) {
   return text.empty() ? std::nullopt : std::optional(parse_ms(text, flag));
 }
 
-// The search's answer. When the question is refused, a folder that was made for it is gone again.
-configurator::Answer found_or_undone(const configurator::Question& question, configurator::Resources& resources,
-                                     const std::filesystem::path& new_dir) {
-  try {
-    return configurator::recommend(question, resources);
-  } catch (const core::Error&) {
-    std::error_code status;
-    if (!new_dir.empty()) std::filesystem::remove(new_dir, status);
-    throw;
+// The folders that making `dir` makes; those that are still empty in the end go again.
+class NewFolders {
+ public:
+  explicit NewFolders(const std::filesystem::path& dir) {
+    if (dir.empty()) return;
+    for (auto at = std::filesystem::absolute(dir); !at.empty() && !std::filesystem::exists(at); at = at.parent_path())
+      made_.push_back(at);
   }
+  ~NewFolders() { remove(); }
+  NewFolders(const NewFolders&) = delete;
+  NewFolders& operator=(const NewFolders&) = delete;
+
+  void remove() const {
+    std::error_code status;
+    for (const auto& folder : made_) std::filesystem::remove(folder, status);
+  }
+
+ private:
+  std::vector<std::filesystem::path> made_;  // the deepest first
+};
+
+// What became of --out when there is no plan to write.
+std::string not_written(const std::string& out) {
+  const std::filesystem::path plan = std::filesystem::path(out) / "plan.json";
+  if (!std::filesystem::exists(plan)) return "Nothing was written to " + out + ".";
+  return "Nothing was written: " + plan.string() + " is of an earlier run and was left alone.";
 }
 
 void write_answer(const std::filesystem::path& dir, const configurator::Answer& answer,
@@ -153,7 +162,7 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
   q.workload.isl = needed_count(o.isl, "--isl", simulator::kMostTokens);
   q.workload.osl = needed_count(o.osl, "--osl", simulator::kMostTokens);
   q.workload.prefix_hit = parse_share(o.prefix_hit, "--prefix-hit");
-  if (!o.rate.empty()) q.workload.rate = parse_positive(o.rate, "--rate", kMostRate);
+  if (!o.rate.empty()) q.workload.rate = parse_positive(o.rate, "--rate", kMostRate, kLeastRate);
   if (!o.concurrency.empty())
     q.workload.concurrency = static_cast<double>(parse_count(o.concurrency, "--concurrency", kMostInFlight));
   if (q.workload.rate && q.workload.concurrency) throw core::Error("--rate and --concurrency: give one of them");
@@ -176,6 +185,8 @@ configurator::Question question_of(const QuestionOptions& o, configurator::Resou
                                             {{"agg", configurator::ModeChoice::agg},
                                              {"disagg", configurator::ModeChoice::disagg},
                                              {"both", configurator::ModeChoice::both}});
+  if (q.mode == configurator::ModeChoice::disagg && q.gpus < 2)
+    throw core::Error("--mode disagg: prefill and decode apart need --gpus 2 or more");
   q.precision = o.precision;
   q.kv_precision = o.kv_precision;
   models::choose_precision(resources.model(q.model), q.precision, q.kv_precision);  // throws on an unknown one
@@ -196,16 +207,16 @@ int answer(const QuestionOptions& options, const configurator::Question& questio
   if (dir.empty() && !targets.empty())
     throw core::Error("--target: --out is missing; it names the folder for the files");
   if (targets.empty() && (!settings.empty() || options.force)) throw core::Error("--set, --force: go with --target");
-  const bool new_dir = !options.out.empty() && !std::filesystem::exists(dir);
-  if (!options.report.empty()) check_page_target(options.report, "--report");
+  const NewFolders made(dir);
   if (!options.out.empty()) core::make_output_dir(dir);  // before the work, so that a bad folder costs nothing
+  if (!options.report.empty()) check_page_target(options.report, "--report");
   const auto start = std::chrono::steady_clock::now();
-  const configurator::Answer found = found_or_undone(question, resources, new_dir ? dir : "");
+  const configurator::Answer found = configurator::recommend(question, resources);
   const double wall_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   if (!options.out.empty() && !found.plans.empty()) {
     const models::Plan& first = found.plans.front().plan;
     std::vector<generators::OutputFile> files;
-    if (!targets.empty() && new_dir) std::filesystem::remove(dir);  // made again when the files are there
+    if (!targets.empty()) made.remove();  // made again when the files are there
     if (!targets.empty())
       files = generators::generate(file_request(first, resources, settings, targets, "plan.json"), targets);
     if (!targets.empty()) generators::write_files(files, dir, options.force);
@@ -223,6 +234,8 @@ int answer(const QuestionOptions& options, const configurator::Question& questio
   else
     print_answer(question, found, resources, wall_ms, options.out);
   if (!options.report.empty() && !context.json) fmt::print("Report: {}\n", options.report);
+  if (found.plans.empty() && !options.out.empty())
+    fmt::print(context.json ? stderr : stdout, "{}{}\n", context.json ? "drydock: " : "", not_written(options.out));
   return found.plans.empty() ? kNothingMeets : kOk;
 }
 

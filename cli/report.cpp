@@ -266,7 +266,7 @@ Json report_json(const Question& question, const Answer& found, const Json& answ
           {"sensitivity", sensitivity_json(studied, question.goal, resources)},
           {"searched", answer["searched"]},
           {"rests_on", rests_on_json(question, studied, asked, resources)},
-          {"warnings", resources.model(question.model).warnings},
+          {"warnings", cautions(question, resources)},
           {"command", shell_line(asked.command)}};
 }
 

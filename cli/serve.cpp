@@ -16,6 +16,7 @@
 #include "runtime/exit_codes.h"
 #include "runtime/http_server.h"
 #include "runtime/remote_worker.h"
+#include "runtime/spawn.h"
 #include "runtime/supervisor.h"
 #include "runtime/worker_port.h"
 
@@ -71,7 +72,14 @@ int serve_http(const ServeOptions& o, const Serving& serving, rt::Dispatcher& di
     fmt::print(stderr, "drydock: {}\n", error.what());
     return rt::kExitNoAddress;
   }
-  fmt::print("serving {} on http://{}:{}\n", serving.config().plan.model, o.host, http.port());
+  const std::string url = fmt::format("http://{}:{}", o.host, http.port());
+  if (o.json)  // in a line, as the process goes on
+    fmt::print(
+        "{}\n",
+        core::Json{{"schema", "drydock.serve"}, {"version", 1}, {"model", serving.config().plan.model}, {"url", url}}
+            .dump());
+  else
+    fmt::print("serving {} on {}\n", serving.config().plan.model, url);
   std::fflush(stdout);
   while (!rt::wait_for_stop(3600)) continue;
   const double limit = drain_s(o);
@@ -157,11 +165,13 @@ std::vector<std::string> child_arguments(const ServeOptions& o, const Context& c
   };
   pass("--db", context.database), pass("--calibration", context.calibration);
   pass("--engine", o.engine), pass("--model-path", o.model_path), pass("--time-scale", o.time_scale);
+  pass("--draft-model-path", o.draft_model_path), pass("--overlap", o.overlap);
   pass("--kv-gib", o.kv_gib), pass("--threads", o.threads), pass("--random-weights", o.seed_weights);
   pass("--host", o.host), pass("--port", o.port), pass("--api-keys", o.api_keys);
   pass("--log-level", o.log_level), pass("--log-format", o.log_format), pass("--drain-timeout", o.drain_timeout);
   pass("--queue", o.queue), pass("--migrations", o.migrations), pass("--local-prefill", o.local_prefill);
   pass("--router", o.router), pass("--served-model-name", o.served_name);
+  if (o.json) out.emplace_back("--json");
   return out;
 }
 
@@ -173,10 +183,13 @@ int serve_processes(const ServeOptions& o, const Context& context) {
     // Only to check all flags and to know the workers: it goes before children start.
     Serving serving(o, context);
     http_options(o, serving.config().plan);
-    if (serving.workers().size() > kMostProcesses)
+    size_t processes = 0;
+    for (const rt::LocalWorker& w : serving.workers()) processes += static_cast<size_t>(w.ranks);
+    if (processes > kMostProcesses)
       throw core::Error(
-          fmt::format("--processes: {} workers are more than the {} of one machine; the others join it with --role",
-                      serving.workers().size(), kMostProcesses));
+          fmt::format("--processes: {} workers of {} processes are more than the {} of one machine; the others join it "
+                      "with --role",
+                      serving.workers().size(), processes, kMostProcesses));
     supervisor.stop_limit_s = drain_s(o) + 5;
     supervisor.most_restarts = static_cast<int>(parse_whole(o.restarts, "--restarts", 1'000'000));
     const std::string name = serving.config().secret_env;
@@ -195,7 +208,8 @@ int serve_processes(const ServeOptions& o, const Context& context) {
       child(w.spec.name, {"--role", "worker:" + w.spec.name, "--join", rt::text_of(joins), "--kv-host", o.kv_host});
       if (serving.config().engine == "cuda")
         supervisor.children.back().arguments.insert(supervisor.children.back().arguments.end(),
-                                                    {"--first-gpu", std::to_string(gpu++)});
+                                                    {"--first-gpu", std::to_string(gpu)});
+      gpu += w.ranks;
     }
   }
   supervisor.program = rt::own_program();
@@ -228,6 +242,10 @@ void add_serve(CLI::App& app, Context& context) {
   command->add_option("--engine", o->engine, "emulated, cpu or cuda; else the file's, else emulated")
       ->type_name("NAME");
   command->add_option("--model-path", o->model_path, "model's folder, as Hugging Face has it")->type_name("DIR");
+  command->add_option("--draft-model-path", o->draft_model_path, "engines cpu, cuda: folder of the model that drafts")
+      ->type_name("DIR");
+  command->add_option("--overlap", o->overlap, "engines cpu, cuda: off: no work beside a step's computing [on]")
+      ->type_name("WORD");
   command->add_option("--time-scale", o->time_scale, "factor on emulated times; 0: no waiting [1]")->type_name("X");
   command->add_option("--kv-gib", o->kv_gib, "engine cpu: KV caches together [a quarter of the memory]; cuda: each")
       ->type_name("N");
@@ -259,13 +277,14 @@ void add_serve(CLI::App& app, Context& context) {
   add_common(*command, context);
   command->footer(
       "Examples:\n  drydock serve plan.json\n"
-      "  curl http://127.0.0.1:8000/v1/completions -d '{\"model\": \"m\", \"prompt\": \"Hello\", \"max_tokens\": 20}'\n"
+      "  curl http://127.0.0.1:8000/v1/completions --json '{\"prompt\": \"Hello\", \"max_tokens\": 20}'\n"
       "  drydock serve plan.json --processes --time-scale 0\n"
       "Exit codes: 0 stopped as asked, 2 bad input, 4 stopped with answers cut off, 5 address not free,\n"
       "6 engine failed, 7 a process ended too often. docs/serve.md has the rest.");
   command->callback([=, &context] {
     if (o->worker_listen.empty()) o->worker_listen = o->processes ? "127.0.0.1:0" : "127.0.0.1:8100";
     if (o->kv_host.empty()) o->kv_host = "127.0.0.1";
+    o->json = context.json;
     context.exit_code = serve(*o, context);
   });
 }

@@ -1,7 +1,11 @@
 #include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 
@@ -22,6 +26,29 @@ struct SimulateOptions {
   LoadOptions load;
 };
 
+// What an interrupted run would leave: its file, then the folders that it made, the deepest first, a 0 after each.
+// Plain memory, as a signal's handler reads it.
+char unfinished_names[1 << 14];
+
+void remove_unfinished(int signal) {
+  const char* at = unfinished_names;
+  ::unlink(at);
+  for (at += std::strlen(at) + 1; *at; at += std::strlen(at) + 1) ::rmdir(at);
+  ::signal(signal, SIG_DFL);
+  ::raise(signal);
+}
+
+void remove_when_interrupted(const fs::path& file, const std::vector<fs::path>& folders) {
+  std::string names = fs::absolute(file).string() + '\0';
+  for (const fs::path& folder : folders) names += folder.string() + '\0';
+  if (names.size() >= sizeof unfinished_names) return;
+  std::copy(names.begin(), names.end(), unfinished_names);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction known {};
+    if (::sigaction(signal, nullptr, &known) == 0 && known.sa_handler == SIG_DFL) ::signal(signal, remove_unfinished);
+  }
+}
+
 // The folder of --out while it is written to; one that was made for a run that failed goes again.
 class OutFolder {
  public:
@@ -33,6 +60,7 @@ class OutFolder {
     try {
       core::make_output_dir(folder_);
       requests_ = std::make_unique<simulator::PartFile>(folder_ / "requests.csv");
+      remove_when_interrupted(requests_->temporary(), made_);
       requests_->append(simulator::kRequestsHeader);
     } catch (...) {
       undo();

@@ -64,7 +64,8 @@ simulator::Outcome run_job(const Job& job) {
   const models::Workload& w = stage.plan.workload;
   const simulator::Part& front = deployment.parts.front();
   simulator::Watch watch;
-  watch.recording.client = {front.engine->outside_ms(w.concurrency.value_or(0) / std::max(1, front.replicas)),
+  watch.recording.client = {front.engine->outside_ms(w.concurrency.value_or(0) / std::max(1, front.replicas)) +
+                                front.engine->backend().hand_over(deployment.parts.size() > 1),
                             w.stream_interval};
   watch.recording.targets = stage.targets;
   watch.recording.skip = stage.load.skip;

@@ -7,9 +7,11 @@
 #include <tuple>
 #include <unsupported/Eigen/NonLinearOptimization>
 
+#include "configurator/means.h"
 #include "configurator/parallel.h"
 #include "configurator/points.h"
 #include "configurator/predict.h"
+#include "configurator/space.h"
 
 namespace drydock::configurator {
 namespace {
@@ -20,6 +22,7 @@ using simulator::BackendModel;
 // an error of this size.
 constexpr double kSoft = 0.1;
 constexpr int kMostSteps = 6;      // of the optimiser; each needs an evaluation per knob
+constexpr int kMostFoldSteps = 4;  // of a fold, which begins near its end
 constexpr double kStep = 0.03;     // of the differences, in widths
 constexpr double kMostWidths = 4;  // from the start
 
@@ -38,16 +41,100 @@ std::vector<BackendModel> with(std::vector<BackendModel> models, const std::vect
   return models;
 }
 
-std::vector<PointError> errors(const std::vector<MeasuredPoint>& points, const std::vector<size_t>& which,
-                               Resources& resources) {
-  std::vector<PointError> out(which.size());
-  in_parallel(which.size(), [&](size_t i) {
-    const MeasuredPoint& p = points[which[i]];
-    const auto got = predict(p.plan, resources, Fit::assumed);
-    out[i] = {which[i], got ? got->ttft_ms.value / p.ttft_ms : 10, got ? got->tpot_ms.value / p.tpot_ms : 10};
-  });
-  return out;
-}
+// Predictions of all points, again and again with other figures.
+class Evaluator {
+ public:
+  Evaluator(const std::vector<MeasuredPoint>& points, Resources& resources)
+      : points_(points), resources_(resources), base_(resources.backends()), predictor_(plans_of(points), resources) {
+    for (const MeasuredPoint& p : points) {
+      int gpus = 1;
+      for (const models::Pool& pool : p.plan.pools) gpus = std::max(gpus, pool.parallelism.gpus());
+      traits_.push_back({gpus > 1, has_experts(resources.model(p.plan.model))});
+    }
+  }
+  ~Evaluator() { resources_.set_backends(base_); }
+  Evaluator(const Evaluator&) = delete;
+
+  const std::vector<BackendModel>& base() const { return base_; }
+
+  std::vector<PointError> errors(const std::vector<BackendModel>& figures, const std::vector<size_t>& which) {
+    set(figures);
+    std::vector<PointError> out(which.size());
+    in_parallel(which.size(), [&](size_t i) {
+      const MeasuredPoint& p = points_[which[i]];
+      const auto got = predictor_.of(which[i]);
+      out[i] = {which[i], got ? got->ttft_ms / p.ttft_ms : 10, got ? got->tpot_ms / p.tpot_ms : 10,
+                got ? got->outside_users : -1};
+    });
+    return out;
+  }
+
+  // `here` with only those points predicted anew that the knob can change.
+  std::vector<PointError> moved(const std::vector<BackendModel>& from, const std::vector<BackendModel>& to,
+                                const Knob& knob, const std::vector<PointError>& here) {
+    std::vector<PointError> out = here;
+    std::vector<size_t> again, place;
+    for (size_t i = 0; i < here.size(); ++i) {
+      const MeasuredPoint& p = points_[here[i].point];
+      const auto backend = static_cast<size_t>(p.plan.backend);
+      if (!(knob.backends >> backend & 1) || !matters(knob, traits_[here[i].point])) continue;
+      if (is_outside(knob) && here[i].outside_users >= 0) {
+        const double users = here[i].outside_users;
+        out[i].ttft += (to[backend].outside_ms(users) - from[backend].outside_ms(users)) / p.ttft_ms;
+        continue;
+      }
+      again.push_back(here[i].point);
+      place.push_back(i);
+    }
+    if (again.empty()) return out;
+    const std::vector<PointError> anew = errors(to, again);
+    for (size_t i = 0; i < anew.size(); ++i) out[place[i]] = anew[i];
+    return out;
+  }
+
+ private:
+  struct Traits {
+    bool communicates, experts;
+  };
+
+  static std::vector<const models::Plan*> plans_of(const std::vector<MeasuredPoint>& points) {
+    std::vector<const models::Plan*> out;
+    for (const MeasuredPoint& p : points) out.push_back(&p.plan);
+    return out;
+  }
+
+  static bool matters(const Knob& knob, const Traits& traits) {
+    if (knob.figure == &BackendModel::communication || knob.figure == &BackendModel::collective_us)
+      return traits.communicates;
+    if (knob.figure == &BackendModel::moe || knob.figure == &BackendModel::moe_many ||
+        knob.figure == &BackendModel::moe_fp8_block)
+      return traits.experts;
+    return true;
+  }
+
+  // Of what is added to the TTFT outside the engine, and changes nothing inside.
+  static bool is_outside(const Knob& knob) {
+    return knob.figure == &BackendModel::request_ms || knob.figure == &BackendModel::request_ms_per_concurrent;
+  }
+
+  void set(const std::vector<BackendModel>& figures) {
+    resources_.set_backends(figures);
+    predictor_.figures_changed();
+  }
+
+  const std::vector<MeasuredPoint>& points_;
+  Resources& resources_;
+  const std::vector<BackendModel> base_;
+  MeanPredictor predictor_;
+  std::vector<Traits> traits_;
+};
+
+// Predictions at one place, and how they change with each knob, for the folds of left_out() to share.
+struct Linear {
+  Eigen::VectorXd z;
+  std::map<size_t, PointError> here;                // by point
+  std::vector<std::map<size_t, PointError>> moved;  // by knob
+};
 
 // What the optimiser sees: z around 1, in widths of the priors, so that relative steps are steps.
 struct Problem {
@@ -60,56 +147,88 @@ struct Problem {
   const std::vector<MeasuredPoint>& points;
   const std::vector<size_t>& which;
   const std::vector<Knob>& knobs;
-  const std::vector<BackendModel>& base;
-  Resources& resources;
+  Evaluator& evaluator;
   const std::function<void(int)>& progress;
+  const Linear* known = nullptr;  // where to begin
+  Linear* kept = nullptr;         // gets what the last derivatives were made of
   mutable int evaluations = 0;
+  mutable Eigen::VectorXd last_z{};
+  mutable std::vector<PointError> last{};  // there
 
   int inputs() const { return static_cast<int>(knobs.size()); }
   int values() const { return static_cast<int>(2 * which.size() + knobs.size()); }
 
-  int operator()(const Eigen::VectorXd& z, Eigen::VectorXd& out) const {
-    resources.set_backends(with(base, knobs, z));
-    long at = 0;
-    for (const PointError& e : errors(points, which, resources)) {
-      const double scale = std::sqrt(points[e.point].weight);
-      out[at++] = scale * soft(std::log(e.ttft));
-      // Answers of one token have no TPOT to fit.
-      out[at++] = std::isfinite(e.tpot) ? scale * soft(std::log(e.tpot)) : 0;
+  std::vector<BackendModel> figures(const Eigen::VectorXd& z) const { return with(evaluator.base(), knobs, z); }
+
+  const std::vector<PointError>& at(const Eigen::VectorXd& z) const {
+    if (last_z.size() == z.size() && last_z == z) return last;
+    last_z = z;
+    if (known && known->z == z) {
+      last.clear();
+      for (const size_t p : which) last.push_back(known->here.at(p));
+      return last;
     }
-    for (long k = 0; k < z.size(); ++k) out[at++] = z[k] - 1;
+    last = evaluator.errors(figures(z), which);
     if (progress) progress(++evaluations);
+    return last;
+  }
+
+  Eigen::VectorXd residuals(const std::vector<PointError>& errors, const Eigen::VectorXd& z) const {
+    Eigen::VectorXd out(values());
+    long row = 0;
+    for (const PointError& e : errors) {
+      const double scale = std::sqrt(points[e.point].weight);
+      out[row++] = scale * soft(std::log(e.ttft));
+      // Answers of one token have no TPOT to fit.
+      out[row++] = std::isfinite(e.tpot) ? scale * soft(std::log(e.tpot)) : 0;
+    }
+    for (long k = 0; k < z.size(); ++k) out[row++] = z[k] - 1;
+    return out;
+  }
+
+  int operator()(const Eigen::VectorXd& z, Eigen::VectorXd& out) const {
+    out = residuals(at(z), z);
     return 0;
   }
 
   int df(const Eigen::VectorXd& z, Eigen::MatrixXd& jacobian) const {
-    Eigen::VectorXd here(values()), there(values());
-    (*this)(z, here);
+    const std::vector<PointError> here = at(z);
+    const Eigen::VectorXd start = residuals(here, z);
+    const bool shared = known && known->z == z;
+    if (kept) *kept = {z, by_point(here), {}};
     for (long k = 0; k < z.size(); ++k) {
-      Eigen::VectorXd moved = z;
-      moved[k] += kStep;
-      (*this)(moved, there);
-      jacobian.col(k) = (there - here) / kStep;
+      Eigen::VectorXd z_there = z;
+      z_there[k] += kStep;
+      std::vector<PointError> there;
+      if (shared)
+        for (const size_t p : which) there.push_back(known->moved[static_cast<size_t>(k)].at(p));
+      else
+        there = evaluator.moved(figures(z), figures(z_there), knobs[static_cast<size_t>(k)], here);
+      if (kept) kept->moved.push_back(by_point(there));
+      jacobian.col(k) = (residuals(there, z_there) - start) / kStep;
+      if (progress && !shared) progress(++evaluations);
     }
     return 0;
   }
+
+  static std::map<size_t, PointError> by_point(const std::vector<PointError>& errors) {
+    std::map<size_t, PointError> out;
+    for (const PointError& e : errors) out.emplace(e.point, e);
+    return out;
+  }
 };
 
-Eigen::VectorXd solve(const std::vector<MeasuredPoint>& points, const std::vector<size_t>& which,
-                      const std::vector<Knob>& knobs, Resources& resources, const std::function<void(int)>& progress) {
-  const std::vector<BackendModel> base = resources.backends();
-  const Problem problem{points, which, knobs, base, resources, progress};
-  Eigen::VectorXd z = Eigen::VectorXd::Ones(static_cast<long>(knobs.size()));
-  if (!which.empty()) {
-    Eigen::LevenbergMarquardt<const Problem> solver(problem);
-    solver.parameters.maxfev = kMostSteps;
-    solver.parameters.ftol = solver.parameters.xtol = 1e-3;
-    solver.parameters.factor = 0.3;  // first step of at most a third of |z|: a width or two
-    solver.minimize(z);
-  }
-  resources.set_backends(base);
+Eigen::VectorXd solve(const Problem& problem, Eigen::VectorXd z, int steps) {
+  if (problem.which.empty()) return z;
+  Eigen::LevenbergMarquardt<const Problem> solver(problem);
+  solver.parameters.maxfev = steps;
+  solver.parameters.ftol = solver.parameters.xtol = 1e-3;
+  solver.parameters.factor = 0.3;  // first step of at most a third of |z|: a width or two
+  solver.minimize(z);
   return z;
 }
+
+Eigen::VectorXd ones(const std::vector<Knob>& knobs) { return Eigen::VectorXd::Ones(static_cast<long>(knobs.size())); }
 
 std::vector<size_t> usable(const std::vector<MeasuredPoint>& points) {
   std::vector<size_t> out;
@@ -173,33 +292,42 @@ Calibration fit(const std::vector<MeasuredPoint>& points, const std::vector<Knob
                 const std::function<void(int)>& progress) {
   std::vector<size_t> all(points.size());
   for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+  const std::vector<size_t> which = usable(points);
+  Evaluator evaluator(points, resources);
   Calibration out;
-  out.before = errors(points, all, resources);
-  const Eigen::VectorXd z = solve(points, usable(points), knobs, resources, progress);
-  const std::vector<BackendModel> base = resources.backends();
-  out.backends = with(base, knobs, z);
+  out.before = evaluator.errors(evaluator.base(), all);
+  const Problem problem{points, which, knobs, evaluator, progress};
+  const Eigen::VectorXd z = solve(problem, ones(knobs), kMostSteps);
+  out.place.assign(z.data(), z.data() + z.size());
+  out.backends = with(evaluator.base(), knobs, z);
   for (size_t k = 0; k < knobs.size(); ++k)
     out.values.push_back(knobs[k].start *
                          std::exp(knobs[k].width * std::clamp(z[static_cast<long>(k)] - 1, -kMostWidths, kMostWidths)));
-  resources.set_backends(out.backends);
-  out.after = errors(points, all, resources);
-  resources.set_backends(base);
+  out.after = evaluator.errors(out.backends, all);
   return out;
 }
 
 std::vector<PointError> left_out(const std::vector<MeasuredPoint>& points, const std::vector<Knob>& knobs,
-                                 Resources& resources, int most, const std::function<void(int)>& progress) {
+                                 const Calibration& fitted, Resources& resources, int most,
+                                 const std::function<void(int)>& progress) {
   std::map<std::string, int> folds;
   for (const MeasuredPoint& p : points)
     if (!p.doubt && !folds.contains(p.group)) folds.emplace(p.group, static_cast<int>(folds.size()) % most);
-  const std::vector<BackendModel> base = resources.backends();
+  Evaluator evaluator(points, resources);
+  const std::vector<size_t> all = usable(points);
+  // All folds begin where the fit to all points ended, and with the derivatives there.
+  Linear linear;
+  Problem whole{points, all, knobs, evaluator, progress, nullptr, &linear};
+  const Eigen::VectorXd start = Eigen::Map<const Eigen::VectorXd>(fitted.place.data(), static_cast<long>(knobs.size()));
+  Eigen::MatrixXd unused(whole.values(), whole.inputs());
+  whole.df(start, unused);
   std::vector<PointError> out;
   for (int fold = 0; fold < std::min<int>(most, static_cast<int>(folds.size())); ++fold) {
     std::vector<size_t> rest, held;
-    for (const size_t i : usable(points)) (folds[points[i].group] == fold ? held : rest).push_back(i);
-    resources.set_backends(with(base, knobs, solve(points, rest, knobs, resources, progress)));
-    for (const PointError& e : errors(points, held, resources)) out.push_back(e);
-    resources.set_backends(base);
+    for (const size_t i : all) (folds[points[i].group] == fold ? held : rest).push_back(i);
+    const Problem problem{points, rest, knobs, evaluator, progress, &linear, nullptr};
+    const Eigen::VectorXd z = solve(problem, rest.empty() ? ones(knobs) : start, kMostFoldSteps);
+    for (const PointError& e : evaluator.errors(with(evaluator.base(), knobs, z), held)) out.push_back(e);
   }
   return out;
 }

@@ -52,11 +52,13 @@ std::vector<MeasuredPoint> measured_points(const core::Csv& points, LeaveOut by,
 struct PointError {
   size_t point = 0;
   double ttft = 1, tpot = 1;  // predicted / measured
+  double outside_users = -1;  // see MeanPredictor::Means; -1: no prediction
 };
 
 struct Calibration {
   std::vector<simulator::BackendModel> backends;
   std::vector<double> values;             // of the knobs
+  std::vector<double> place;              // as the optimiser sees them: 1 + ln(value / start) / width
   std::vector<PointError> before, after;  // with the figures given and with the fitted ones
 };
 
@@ -65,8 +67,10 @@ struct Calibration {
 Calibration fit(const std::vector<MeasuredPoint>& points, const std::vector<Knob>& knobs, Resources& resources,
                 const std::function<void(int)>& progress = {});
 
-// Each group's points predicted with figures fitted to the others. With more than `most` groups, so many folds.
+// Each group's points predicted with figures fitted to the others, from where the fit to all of them ended. With more
+// than `most` groups, so many folds.
 std::vector<PointError> left_out(const std::vector<MeasuredPoint>& points, const std::vector<Knob>& knobs,
-                                 Resources& resources, int most, const std::function<void(int)>& progress = {});
+                                 const Calibration& fitted, Resources& resources, int most,
+                                 const std::function<void(int)>& progress = {});
 
 }  // namespace drydock::configurator

@@ -128,7 +128,7 @@ class Pricer {
     const models::System& system = resources_.system(system_name);
     resources_.times(system_name, backend);  // loaded here, so that threads only read
     const int64_t usual = resources_.backend(backend).max_tokens;
-    for (const Parallelism& p : parallelisms(architecture_, system, gpus)) {
+    for (const Parallelism& p : parallelisms(architecture_, system, question_.gpus, gpus)) {
       auto reason = models::why_illegal(architecture_, precision(backend), p);
       if (!reason) reason = models::why_not_on(backend, p, system.hardware.gpus_per_node);
       if (!reason) reason = simulator::why_no_slots(question_.experts, p);

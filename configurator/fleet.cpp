@@ -146,12 +146,23 @@ FleetAnswer plan_fleet(const Fleet& fleet, Resources& resources) {
   const bool priced = set_prices(fleet, resources);
   std::vector<std::pair<size_t, std::string>> hopeless;
   std::vector<FleetCandidate> candidates = fleet_candidates(fleet, resources, hopeless);
-  if (hopeless.empty()) return choose_plans(fleet, std::move(candidates), resources);
   FleetAnswer out;
+  if (hopeless.empty()) {
+    out = choose_plans(fleet, candidates, resources);
+    if (out.feasible) return out;
+  }
   out.priced = priced;
   out.candidates = candidates.size();
   out.used.assign(fleet.stock.size(), 0);
-  out.hopeless = std::move(hopeless);
+  // What is lacking is asked with the workers that more GPUs would hold, too.
+  Fleet larger = fleet;
+  for (Fleet::Stock& stock : larger.stock)
+    if (stock.gpus > 0) stock.gpus = std::max<int64_t>(stock.gpus, fleet.unit_gpus);
+  std::vector<std::pair<size_t, std::string>> still_hopeless;
+  for (FleetCandidate& more : fleet_candidates(larger, resources, still_hopeless))
+    candidates.push_back(std::move(more));
+  out.hopeless = std::move(still_hopeless);
+  if (out.hopeless.empty()) out.shortage = shortage(problem_of(fleet, candidates, priced, resources));
   return out;
 }
 

@@ -12,7 +12,7 @@ struct Trial {
   const Priced* priced = nullptr;
   int gpus = 0;
   double price_per_hour = 0;  // of all its GPUs; of equal prices where there are none
-  double least_cost = 0;      // of a request, in units of price: no schedule is cheaper
+  double least_cost = 0;      // careful_cost() of a request, in units of price: no schedule is cheaper
   bool impossible = false;    // a target is out of reach of the fastest step
   bool implied = false;       // not tried: the same plan with another batch says that it misses or is no better
   bool tried = false;
@@ -21,6 +21,10 @@ struct Trial {
   double tightness = 0;  // largest ratio of a figure to its target
   double cost = 0;       // as least_cost, as simulated
 };
+
+// What three deployments in four cost at most, as the 80 % band of the prediction has it: what plans are ranked by, so
+// that one of which less is known has to be better by more.
+double careful_cost(const core::Figure& cost);
 
 // What a target is held against: the tail where there is one, else the mean. `index`: 0 TTFT, 1 TPOT, 2 request
 // latency.

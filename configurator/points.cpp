@@ -6,6 +6,7 @@
 
 #include "configurator/parallel.h"
 #include "configurator/predict.h"
+#include "configurator/recipes.h"
 #include "configurator/space.h"
 #include "core/error.h"
 #include "core/text.h"
@@ -82,6 +83,11 @@ Instance reconcile(const models::Architecture& architecture, const models::Preci
     readings.insert("square_of_gpus");
     p = Parallelism{1, p.pp, p.tp, 1, p.tp};
   }
+  // Engines give a rank of attention DP whole experts: rows that stand in both ways measured the same.
+  if (moe && p.tp == 1 && p.attention_dp > 1 && p.moe_tp == p.attention_dp && p.ep == 1) {
+    readings.insert("whole_experts");
+    p = Parallelism{1, p.pp, p.attention_dp, 1, p.attention_dp};
+  }
   const int asked = p.gpus();
   if (!moe) p.attention_dp = 1;
   for (int tp = p.tp; tp >= 1; --tp) {
@@ -144,9 +150,9 @@ bool is_inference_x(const models::Workload& w) {
 bool is_decimal(const models::Workload& w) { return w.isl % 100 == 0 && w.osl % 50 == 0; }
 
 // How the client that measured the row behaved, which the columns don't say; given columns stand.
-void set_client(models::Plan& plan, const models::Architecture& architecture, const Row& row, Readings& readings) {
+void set_client(models::Plan& plan, const Row& row, Readings& readings) {
   models::Workload& w = plan.workload;
-  const bool trtllm = plan.backend == models::Backend::trtllm, vllm = plan.backend == models::Backend::vllm;
+  const bool vllm = plan.backend == models::Backend::vllm;
   double spread = 0, hit = 0;
   if (is_inference_x(w)) {
     spread = 0.2;
@@ -167,10 +173,7 @@ void set_client(models::Plan& plan, const models::Architecture& architecture, co
   w.longest = 1;
   w.burst = true;
   w.prefix_hit = row.number("prefix_hit", std::min(hit, 0.99), 0, 0.99);
-  const bool chunks = trtllm && w.isl == 1024 && w.osl == 1024 && !has_experts(architecture) &&
-                      row.integer("tp_size", 1, 0, kMostWays) < 8;
-  if (chunks) readings.insert("stream_of_20_tokens");
-  w.stream_interval = row.integer("stream_interval", chunks ? 20 : 1, 1, 1 << 20);
+  w.stream_interval = row.integer("stream_interval", 1, 1, 1 << 20);
 }
 
 // TensorRT-LLM before 1.1 ran Qwen's published FP8 checkpoints, whose weights are scaled in blocks, with an fp8 KV
@@ -230,7 +233,7 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources, Read
   const std::string mode = row.need("mode");
   const int64_t concurrency = row.integer("concurrency", 0, 0, kMostTokens);
   if (concurrency > 0) plan.workload.concurrency = static_cast<double>(concurrency);
-  set_client(plan, architecture, row, readings);
+  set_client(plan, row, readings);
   if (mode == "agg") {
     plan.mode = models::Mode::agg;
     const int64_t most = row.integer("max_batch", kMostTokens, 1, kMostTokens);
@@ -247,6 +250,8 @@ models::Plan plan_of(const Csv& points, size_t index, Resources& resources, Read
       if (instances > 1) readings.insert("several_instances");
       plan.pools.front().replicas *= instances;
     }
+    if (is_inference_x(plan.workload))
+      follow_recipe(plan, architecture, resources.system(system).hardware.architecture == "blackwell", readings);
     if (old_fp8 && row.text("max_num_tokens").empty())
       plan.pools.front().max_tokens = std::max<int64_t>(2048, plan.workload.isl + in_flight);
   } else if (mode == "disagg") {

@@ -23,11 +23,11 @@ namespace drydock::configurator {
 //
 // What the columns leave open is read by fixed rules; `readings` gets the names of those that this row needed:
 // square_of_gpus (moe_tp = ep = X, or tp = attention_dp = X and ep = X x X, count the same X GPUs twice), smaller_tp,
-// several_instances (a concurrency of several batches), lengths_from_80_percent (InferenceX, and AIPerf against vLLM),
-// drift_of_14_tokens (other lengths against vLLM; against the others they are equal), repeated_prompts (100 prompts
-// sent again and again against vLLM's prefix cache), stream_of_20_tokens (InferenceX's TensorRT-LLM recipe for dense
-// models at 1024/1024 on fewer than 8 GPUs), old_block_fp8 (Qwen's FP8 checkpoints on TensorRT-LLM 1.0).
-// docs/accuracy.md says what each is worth.
+// whole_experts (attention DP = moe_tp = X), several_instances (a concurrency of several batches),
+// lengths_from_80_percent (InferenceX, and AIPerf against vLLM), drift_of_14_tokens (other lengths against vLLM;
+// against the others they are equal), repeated_prompts (100 prompts sent again and again against vLLM's prefix cache),
+// old_block_fp8 (Qwen's FP8 checkpoints on TensorRT-LLM 1.0), and those of recipes.h. docs/accuracy.md says what each
+// is worth.
 using Readings = std::set<std::string>;
 models::Plan plan_of(const core::Csv& points, size_t row, Resources& resources, Readings* readings = nullptr);
 

@@ -59,15 +59,17 @@ std::shared_ptr<const simulator::ExpertLoad> experts_of(const models::Plan& plan
 }
 
 simulator::Engine engine_of(const models::Plan& plan, const Pool& pool, const Setup& setup, Resources& resources,
-                            Fit fit, const simulator::BackendModel* changed = nullptr) {
+                            Fit fit, const simulator::BackendModel* changed = nullptr, bool remembers = false) {
   if (const auto reason = models::why_illegal(setup.architecture, setup.precision, pool.parallelism))
     throw core::Error("pool '" + std::string(models::name(pool.role)) + "' of " + setup.architecture.name + ": " +
                       *reason);
   auto options =
       simulator::engine_options(simulator::speculation_of(plan.speculative, setup.architecture, "field 'speculative'"),
                                 experts_of(plan, pool, setup, resources), pool.role);
+  options.remembers = remembers;
   options.two_batch_overlap = pool.two_batch_overlap;
   options.shared_expert_overlap = pool.shared_expert_overlap;
+  if (pool.role != Role::decode) options.waits = pool.waits;
   simulator::Engine engine(setup.architecture, setup.precision, pool.parallelism, resources.system(pool.system),
                            resources.times(pool.system, plan.backend),
                            changed ? *changed : resources.backend(plan.backend), pool.max_tokens, options);
@@ -144,12 +146,13 @@ std::optional<double> price_per_hour(const models::Plan& plan, Resources& resour
   return total;
 }
 
-Instances instances_of(const models::Plan& plan, Resources& resources, Fit fit,
-                       const simulator::BackendModel* changed) {
+Instances instances_of(const models::Plan& plan, Resources& resources, Fit fit, const simulator::BackendModel* changed,
+                       bool remembers) {
   const Setup setup = setup_of(plan, resources);
   Instances out;
   for (const Pool& pool : plan.pools) {
-    out.engines.push_back(std::make_unique<simulator::Engine>(engine_of(plan, pool, setup, resources, fit, changed)));
+    out.engines.push_back(
+        std::make_unique<simulator::Engine>(engine_of(plan, pool, setup, resources, fit, changed, remembers)));
     const bool has_room = fit == Fit::assumed && plan.mode == models::Mode::disagg;  // its batch is stated
     out.deployment.parts.push_back({out.engines.back().get(), pool.role, pool.replicas, pool.max_batch, has_room});
   }
@@ -175,9 +178,11 @@ std::optional<simulator::Served> by_closed_form(const simulator::Deployment& d, 
 
 std::optional<models::Prediction> predict(const models::Plan& plan, Resources& resources, Fit fit, Method method) {
   const Instances instances = instances_of(plan, resources, fit);
+  simulator::LoadOptions options;
+  options.gives_up = false;  // what a plan does is asked, not whether it meets its targets
   const auto served = method == Method::analytic
                           ? by_closed_form(instances.deployment, plan.workload)
-                          : simulator::serve(instances.deployment, plan.workload, targets_of(plan.slo));
+                          : simulator::serve(instances.deployment, plan.workload, targets_of(plan.slo), options);
   if (!served) return std::nullopt;
   return prediction_of(*served, plan.workload, plan.gpus(), price_per_hour(plan, resources));
 }

@@ -47,9 +47,10 @@ struct Instances {
   simulator::Deployment deployment;
 };
 // Throws core::Error when the model, a system or the parallelism is not possible, or the plan does not fit.
-// `changed`: figures of the plan's backend in place of the resources'; live as long as the engines.
+// `changed`: figures of the plan's backend in place of the resources'; live as long as the engines. `remembers`: they
+// will be repriced.
 Instances instances_of(const models::Plan& plan, Resources& resources, Fit fit = Fit::required,
-                       const simulator::BackendModel* changed = nullptr);
+                       const simulator::BackendModel* changed = nullptr, bool remembers = false);
 
 // What the engines of a plan would do under its workload. nullopt: the rate is more than the plan can serve.
 // Throws core::Error when the model, a system or the parallelism is not possible, or the plan does not fit.

@@ -28,7 +28,8 @@ class Resources {
   const perfdb::KernelTimes& times(const std::string& system, models::Backend backend);
   const simulator::BackendModel& backend(models::Backend backend) const;
   const std::vector<simulator::BackendModel>& backends() const { return backends_; }
-  // For all that is asked from now on; nothing may be asked meanwhile.
+  // For all that is asked from now on, and for engines that are there: the models change where they are. Nothing may be
+  // asked meanwhile.
   void set_backends(const std::vector<simulator::BackendModel>& backends) { backends_ = backends; }
   const perfdb::Database& database() const { return database_; }
 

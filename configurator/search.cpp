@@ -80,8 +80,8 @@ class Ranker {
   bool better(const Judged& a, const Judged& b) const {
     if (question_.goal == Goal::fewest_gpus && a.gpus != b.gpus) return a.gpus < b.gpus;
     const auto cost = [&](const Judged& j) {
-      return all_priced_ ? j.prediction.cost_per_million_tokens->value
-                         : j.prediction.gpu_hours_per_million_tokens.value;
+      return careful_cost(all_priced_ ? *j.prediction.cost_per_million_tokens
+                                      : j.prediction.gpu_hours_per_million_tokens);
     };
     if (cost(a) != cost(b)) return cost(a) < cost(b);
     return a.tightness < b.tightness;

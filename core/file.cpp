@@ -59,11 +59,29 @@ std::string read_file(const std::filesystem::path& file, size_t most_bytes) {
   return content;
 }
 
+bool is_device(const std::filesystem::path& file) {
+  struct stat info {};
+  return ::stat(file.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
+std::filesystem::path behind_links(const std::filesystem::path& file) {
+  std::error_code status;
+  if (!std::filesystem::is_symlink(file, status)) return file;
+  std::filesystem::path behind = std::filesystem::canonical(file, status);
+  return status ? file : behind;
+}
+
 void write_file(const std::filesystem::path& file, std::string_view content) {
-  const std::filesystem::path temporary = file.string() + ".tmp" + std::to_string(::getpid());
+  if (is_device(file)) {
+    const Descriptor device(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
+    if (device.get() < 0 || !write_all(device.get(), content)) throw failed(file, "can't be written");
+    return;
+  }
+  const std::filesystem::path target = behind_links(file);
+  const std::filesystem::path temporary = target.string() + ".tmp" + std::to_string(::getpid());
   const Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (fd.get() < 0) throw failed(file, "can't be written");
-  if (!write_all(fd.get(), content) || ::fsync(fd.get()) != 0 || ::rename(temporary.c_str(), file.c_str()) != 0) {
+  if (!write_all(fd.get(), content) || ::fsync(fd.get()) != 0 || ::rename(temporary.c_str(), target.c_str()) != 0) {
     const Error error = failed(file, "can't be written");
     ::unlink(temporary.c_str());
     throw error;

@@ -2,6 +2,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <set>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -83,23 +84,47 @@ std::vector<std::string> script_lines(const std::string& text) {
 // "--max-num-seqs 64" is about "--max-num-seqs"; a line without a flag about itself.
 std::string flag_of(const std::string& line) { return line.starts_with("--") ? line.substr(0, line.find(' ')) : ""; }
 
+std::string times_text(ptrdiff_t n, const std::string& line) {
+  return n == 1 ? drift_text(line) : std::to_string(n) + " x " + drift_text(line);
+}
+
+// The order of what is no flag: flags may stand in any.
+void compare_order(const std::string& file, std::vector<std::string> want, std::vector<std::string> got,
+                   std::vector<Drift>& out) {
+  const auto is_flag = [](const std::string& line) { return !flag_of(line).empty(); };
+  std::erase_if(want, is_flag);
+  std::erase_if(got, is_flag);
+  const auto [w, g] = std::mismatch(want.begin(), want.end(), got.begin(), got.end());
+  if (w != want.end() && g != got.end()) out.push_back({file, "order", drift_text(*w), drift_text(*g)});
+}
+
 void compare_lines(const std::string& file, const std::string& want, const std::string& got, std::vector<Drift>& out) {
   const std::vector<std::string> wanted = script_lines(want), found = script_lines(got);
+  const size_t before = out.size();
   const auto same_flag = [](const std::vector<std::string>& lines, const std::string& flag) {
     return std::find_if(lines.begin(), lines.end(), [&](const std::string& line) { return flag_of(line) == flag; });
   };
+  std::set<std::string> told;
   for (const std::string& line : wanted) {
-    if (std::find(found.begin(), found.end(), line) != found.end()) continue;
+    const auto here = std::count(found.begin(), found.end(), line);
+    const auto due = std::count(wanted.begin(), wanted.end(), line);
+    if (here == due || !told.insert(line).second) continue;
     const std::string flag = flag_of(line);
     const auto other = flag.empty() ? found.end() : same_flag(found, flag);
-    out.push_back({file, flag, drift_text(line), other == found.end() ? "missing" : drift_text(*other)});
+    const std::string instead = here > 0               ? times_text(here, line)
+                                : other == found.end() ? "missing"
+                                                       : drift_text(*other);
+    out.push_back({file, flag, times_text(due, line), instead});
   }
   for (const std::string& line : found) {
-    if (std::find(wanted.begin(), wanted.end(), line) != wanted.end()) continue;
+    if (std::find(wanted.begin(), wanted.end(), line) != wanted.end() || !told.insert(line).second) continue;
     const std::string flag = flag_of(line);
-    if (flag.empty() || same_flag(wanted, flag) == wanted.end())
-      out.push_back({file, flag, "absent", drift_text(line)});
+    const bool told_there = !flag.empty() && std::count_if(found.begin(), found.end(), [&](const std::string& other) {
+                                               return flag_of(other) == flag;
+                                             }) == 1;
+    if (!told_there || same_flag(wanted, flag) == wanted.end()) out.push_back({file, flag, "absent", drift_text(line)});
   }
+  if (out.size() == before) compare_order(file, wanted, found, out);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "core/shared_library.h"
 
 namespace drydock::generators {
 namespace {
@@ -34,12 +35,42 @@ std::string npy(const NpzArray& array) {
       array.values);
 }
 
+// By the types of its own header, so that a mismatch is a compiler's error.
+struct ArchiveLibrary {
+  core::SharedLibrary library{{"libarchive.so.13"}, "libarchive13"};
+#define DRYDOCK_ARCHIVE(name) \
+  decltype(&::archive_##name) name = library.find<decltype(&::archive_##name)>("archive_" #name)
+  DRYDOCK_ARCHIVE(write_new);
+  DRYDOCK_ARCHIVE(write_free);
+  DRYDOCK_ARCHIVE(write_set_format_zip);
+  DRYDOCK_ARCHIVE(write_zip_set_compression_store);
+  DRYDOCK_ARCHIVE(write_set_bytes_per_block);
+  DRYDOCK_ARCHIVE(write_open_memory);
+  DRYDOCK_ARCHIVE(write_header);
+  DRYDOCK_ARCHIVE(write_data);
+  DRYDOCK_ARCHIVE(write_close);
+  DRYDOCK_ARCHIVE(error_string);
+  DRYDOCK_ARCHIVE(entry_new);
+  DRYDOCK_ARCHIVE(entry_free);
+  DRYDOCK_ARCHIVE(entry_set_pathname);
+  DRYDOCK_ARCHIVE(entry_set_size);
+  DRYDOCK_ARCHIVE(entry_set_filetype);
+  DRYDOCK_ARCHIVE(entry_set_perm);
+  DRYDOCK_ARCHIVE(entry_set_mtime);
+#undef DRYDOCK_ARCHIVE
+};
+
+const ArchiveLibrary& libarchive() {
+  static const ArchiveLibrary library;
+  return library;
+}
+
 using ArchiveWriter = std::unique_ptr<archive, int (*)(archive*)>;
 using ArchiveEntry = std::unique_ptr<archive_entry, void (*)(archive_entry*)>;
 
 void check_archive(archive* writer, la_int64_t result) {
   if (result >= ARCHIVE_OK) return;
-  const char* why = archive_error_string(writer);
+  const char* why = libarchive().error_string(writer);
   throw core::Error(std::string("writing an NPZ archive: ") + (why ? why : "failed"));
 }
 
@@ -55,22 +86,23 @@ std::string npz(const std::vector<NpzArray>& arrays) {
   }
   std::string out(room, '\0');
   size_t used = 0;
-  const ArchiveWriter writer(archive_write_new(), archive_write_free);
-  check_archive(writer.get(), archive_write_set_format_zip(writer.get()));
-  check_archive(writer.get(), archive_write_zip_set_compression_store(writer.get()));
-  check_archive(writer.get(), archive_write_set_bytes_per_block(writer.get(), 0));  // no padding at the end
-  check_archive(writer.get(), archive_write_open_memory(writer.get(), out.data(), out.size(), &used));
+  const ArchiveWriter writer(libarchive().write_new(), libarchive().write_free);
+  check_archive(writer.get(), libarchive().write_set_format_zip(writer.get()));
+  check_archive(writer.get(), libarchive().write_zip_set_compression_store(writer.get()));
+  check_archive(writer.get(), libarchive().write_set_bytes_per_block(writer.get(), 0));  // no padding at the end
+  check_archive(writer.get(), libarchive().write_open_memory(writer.get(), out.data(), out.size(), &used));
   for (size_t i = 0; i < arrays.size(); ++i) {
-    const ArchiveEntry entry(archive_entry_new(), archive_entry_free);
-    archive_entry_set_pathname(entry.get(), (arrays[i].name + ".npy").c_str());
-    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(files[i].size()));
-    archive_entry_set_filetype(entry.get(), AE_IFREG);
-    archive_entry_set_perm(entry.get(), 0644);
-    archive_entry_set_mtime(entry.get(), 0, 0);  // before ZIP's first year in every zone, so written as its beginning
-    check_archive(writer.get(), archive_write_header(writer.get(), entry.get()));
-    check_archive(writer.get(), archive_write_data(writer.get(), files[i].data(), files[i].size()));
+    const ArchiveEntry entry(libarchive().entry_new(), libarchive().entry_free);
+    libarchive().entry_set_pathname(entry.get(), (arrays[i].name + ".npy").c_str());
+    libarchive().entry_set_size(entry.get(), static_cast<la_int64_t>(files[i].size()));
+    libarchive().entry_set_filetype(entry.get(), AE_IFREG);
+    libarchive().entry_set_perm(entry.get(), 0644);
+    libarchive().entry_set_mtime(entry.get(), 0,
+                                 0);  // before ZIP's first year in every zone, so written as its beginning
+    check_archive(writer.get(), libarchive().write_header(writer.get(), entry.get()));
+    check_archive(writer.get(), libarchive().write_data(writer.get(), files[i].data(), files[i].size()));
   }
-  check_archive(writer.get(), archive_write_close(writer.get()));
+  check_archive(writer.get(), libarchive().write_close(writer.get()));
   out.resize(used);
   return out;
 }

@@ -63,6 +63,12 @@ Flags sglang_flags(const Request& request, const models::Pool& pool) {
   const SglangNames names = sglang_names(engine_version(request, kSglangVersions));
   const EngineFigures f = engine_figures(request, pool);
   const int64_t ranks = pool.parallelism.attention_dp;
+  if (const auto reason =
+          models::why_not_on(models::Backend::sglang, pool.parallelism, request.system(pool).hardware.gpus_per_node))
+    throw core::Error("target sglang: pool '" + std::string(models::name(pool.role)) + "': " + *reason);
+  if (pool.waits.steps > 0 || pool.waits.balance > 0)
+    throw core::Error("target sglang: pool '" + std::string(models::name(pool.role)) +
+                      "': waits.steps and waits.balance; SGLang has no such switches, but waits.poll");
   Flags flags;
   add_sglang_parallelism(pool.parallelism, names, flags);
   if (const std::string method = quantization_flag(request, true); !method.empty())
@@ -78,6 +84,7 @@ Flags sglang_flags(const Request& request, const models::Pool& pool) {
   if (request.plan.workload.prefix_hit <= 0) flags.push_back({"--disable-radix-cache"});
   if (request.plan.workload.stream_interval > 1)
     flags.push_back({"--stream-interval", request.plan.workload.stream_interval});
+  if (pool.waits.poll > 1) flags.push_back({"--scheduler-recv-interval", pool.waits.poll});
   flags.push_back({"--enable-metrics"});  // off by default; targets grafana and alerts read them
   add_sglang_experts(f, pool, flags);
   add_sglang_speculation(request, f, flags);

@@ -73,7 +73,7 @@ std::string slurm_steps(const Request& request, const models::Pool& pool) {
   out += "  REPLICA=$replica HEAD_ADDR=${nodes[first]} KV_HOST=${nodes[first]} ROUTER=${nodes[0]}:" +
          std::to_string(kJoinPort) + " srun " + (mpi ? "--mpi=pmix " : "") + "--nodes=" + nodes +
          (mpi ? " --ntasks=" + std::to_string(l.gpus) +
-                    " --ntasks-per-node=" + std::to_string(std::min(l.gpus, l.gpus_per_node))
+                    " --ntasks-per-node=" + std::to_string((l.gpus + l.nodes - 1) / l.nodes)
               : " --ntasks-per-node=1") +
          " --overlap --nodelist=\"$list\" \\\n    --export=ALL --output=\"" + role +
          "-$replica-%j.log\" \"${container[@]}\" ./" + role + ".sh &\ndone\n";

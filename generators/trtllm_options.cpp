@@ -19,6 +19,7 @@ void check_trtllm_parallelism(const Request& request, const models::Pool& pool) 
   if (const auto reason =
           models::why_not_on(models::Backend::trtllm, pool.parallelism, request.system(pool).hardware.gpus_per_node))
     throw trtllm_lacks(pool, *reason);
+  if (pool.waits.poll > 1) throw trtllm_lacks(pool, "waits.poll; TensorRT-LLM looks at new requests every step");
   if (pool.two_batch_overlap) throw trtllm_lacks(pool, "two_batch_overlap; TensorRT-LLM has no such switch");
 }
 
@@ -70,6 +71,14 @@ Json trtllm_options(const Request& request, const models::Pool& pool) {
         {"enable_block_reuse", request.plan.workload.prefix_hit > 0}}}};
   if (pool.role == models::Role::prefill) out["disable_overlap_scheduler"] = true;
   if (request.plan.workload.stream_interval > 1) out["stream_interval"] = request.plan.workload.stream_interval;
+  const models::PromptWaits& waits = pool.waits;
+  if (waits.steps > 0) {
+    out["batch_wait_timeout_iters"] = waits.steps;
+    out["batch_wait_max_tokens_ratio"] = waits.share;
+  }
+  if (waits.balance > 0)
+    out["attention_dp_config"] = {
+        {"enable_balance", true}, {"timeout_iters", waits.balance}, {"batching_wait_iters", waits.balance_batching}};
   if (f.redundant > 0)  // balanced as it runs: placements in a file are for one set of weights
     out["moe_config"] = {{"load_balancer", {{"num_slots", request.plan.experts.slots}, {"layer_updates_per_iter", 1}}}};
   if (const auto speculation = speculation_text(request.plan.speculative); speculation && f.drafts > 0)

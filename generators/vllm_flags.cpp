@@ -13,6 +13,9 @@ void add_vllm_parallelism(const Request& request, const models::Pool& pool, Flag
   const models::Parallelism& p = pool.parallelism;
   if (const auto reason = models::why_not_on(models::Backend::vllm, p, request.system(pool).hardware.gpus_per_node))
     throw core::Error("target vllm: pool '" + std::string(models::name(pool.role)) + "': " + *reason);
+  if (pool.waits != models::PromptWaits{})
+    throw core::Error("target vllm: pool '" + std::string(models::name(pool.role)) +
+                      "': waits; vLLM starts prompts as soon as they fit");
   flags.push_back({"--tensor-parallel-size", p.tp});
   if (p.pp > 1) flags.push_back({"--pipeline-parallel-size", p.pp});
   if (p.attention_dp > 1) flags.push_back({"--data-parallel-size", p.attention_dp});

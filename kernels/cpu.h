@@ -7,8 +7,10 @@
 #include "kernels/block_copy.h"
 #include "kernels/gemm.h"
 #include "kernels/moe.h"
+#include "kernels/recurrent.h"
 #include "kernels/sampling.h"
 #include "kernels/small_ops.h"
+#include "kernels/take_drawn.h"
 #include "kernels/threads.h"
 
 namespace drydock::kernels::cpu {
@@ -19,6 +21,12 @@ void grouped_gemm(const GroupedGemm& op, Threads& threads);
 void decode_attention(const DecodeAttention& op, Threads& threads);
 void prefill_attention(const PrefillAttention& op, Threads& threads);
 void mla_decode(const MlaDecode& op, Threads& threads);
+void sparse_mla(const SparseMla& op, Threads& threads);
+void mla_prefill(const MlaPrefill& op, Threads& threads);
+void index_score(const IndexScore& op, Threads& threads);
+
+void gated_delta(const GatedDelta& op, Threads& threads);
+void mamba2(const Mamba2& op, Threads& threads);
 
 void route(const Route& op, Threads& threads);
 void permute(const Permute& op);
@@ -31,6 +39,7 @@ void quantize(const Quantize& op, Threads& threads);
 void rope_append(const RopeAppend& op, Threads& threads);
 void embed(const Embed& op, Threads& threads);
 void sample(const Sample& op, Threads& threads);
+void take_drawn(const TakeDrawn& op);
 
 void gather_blocks(const BlockCopy& op, Threads& threads);
 void scatter_blocks(const BlockCopy& op, Threads& threads);

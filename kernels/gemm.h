@@ -22,6 +22,7 @@ struct GroupedGemm {
   Matrix out;             // (rows, n)
   const int32_t* starts;  // (groups + 1), on the device
   int64_t groups = 0;
+  const int32_t* host_starts = nullptr;  // the same on the host, for kernels of others; null: not known there
 };
 
 }  // namespace drydock::kernels

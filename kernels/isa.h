@@ -68,6 +68,20 @@ struct Attend {
   float* out = nullptr;     // (rows, v_dim): sum of exp(logit - top) * v
 };
 
+// The state of one head of a recurrent mixer (kernels/recurrent.h) over some tokens.
+struct Recur {
+  const float* k = nullptr;      // (tokens, k_dim)
+  const float* q = nullptr;      // (tokens, k_dim)
+  const float* v = nullptr;      // (tokens, v_stride)
+  const float* decay = nullptr;  // (tokens)
+  const float* gain = nullptr;   // (tokens): d = gain (v - [decay S^T k])
+  float* state = nullptr;        // (k_dim, state_stride), updated
+  float* block = nullptr;        // (k_dim, 2 kPadding), scratch
+  float* out = nullptr;          // (tokens, v_stride)
+  int64_t tokens = 0, k_dim = 0, v_dim = 0, v_stride = 0, state_stride = 0;
+  bool delta = false;  // with what stands in brackets
+};
+
 struct Isa {
   const char* name;
   int64_t tile_rows, tile_cols;
@@ -84,6 +98,7 @@ struct Isa {
   void (*dots)(const Dots& op, int64_t begin, int64_t end);
 
   void (*attend)(const Attend& op);
+  void (*recur)(const Recur& op);
 
   void (*add)(const float* x, int64_t count, float* sum);                       // sum += x
   void (*add_scaled)(const float* x, float factor, int64_t count, float* sum);  // sum += x * factor

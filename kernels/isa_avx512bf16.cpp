@@ -4,7 +4,10 @@
 // magnitudes, as with fp32 multiply-adds. Subnormal operands count as 0 and subnormal sums become 0, which adds at most
 // 2^-126 for each step and for each |other operand| of a subnormal one.
 #define DRYDOCK_ISA avx512bf16
+// clang-format off
 #include "kernels/isa_simd.h"
+#include "kernels/isa_tile.h"
+// clang-format on
 
 namespace drydock::kernels::cpu {
 
@@ -51,33 +54,11 @@ void pack_pairs(const Rows& rows, int64_t cols, int64_t width, float* out) {
   }
 }
 
-template <int kRows>
-void multiply_rows(int64_t pairs, const float* a, const float* b, float* c, int64_t c_stride, bool add) {
-  Floats sums[kRows][kPairTileVectors];
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kPairTileVectors; ++v) sums[r][v] = Floats{};
-  for (int64_t step = 0; step < pairs; ++step, a += kPairTileRows, b += kPairTileCols) {
-    Floats row[kPairTileVectors];
-    for (int v = 0; v < kPairTileVectors; ++v) row[v] = load<Floats>(b + v * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const auto pair = (Floats)_mm512_set1_epi32(load<int32_t>(a + r));
-      for (int v = 0; v < kPairTileVectors; ++v) sums[r][v] = add_pairs(sums[r][v], pair, row[v]);
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kPairTileVectors; ++v) {
-      float* to = c + r * c_stride + v * kLanes;
-      store(to, add ? load<Floats>(to) + sums[r][v] : sums[r][v]);
-    }
-  }
-}
-
-template <int kRows = kPairTileRows>
-void multiply_pairs(int64_t rows, int64_t pairs, const float* a, const float* b, float* c, int64_t c_stride, bool add) {
-  if constexpr (kRows > 1)
-    if (rows < kRows) return multiply_pairs<kRows - 1>(rows, pairs, a, b, c, c_stride, add);
-  multiply_rows<kRows>(pairs, a, b, c, c_stride, add);
-}
+struct PairTile {
+  static constexpr int kRows = kPairTileRows, kVectors = kPairTileVectors;
+  static DRYDOCK_INLINE Floats factor(const float* a) { return (Floats)_mm512_set1_epi32(load<int32_t>(a)); }
+  static DRYDOCK_INLINE Floats add(Floats sum, Floats factor, Floats row) { return add_pairs(sum, factor, row); }
+};
 
 template <int kM, int kN>
 void dot_rows(const PairDots& op, int64_t n) {
@@ -125,7 +106,7 @@ void dot_pairs(const PairDots& op, int64_t begin, int64_t end) {
 Isa with_pairs(Isa isa) {
   isa.name = "avx512bf16";
   isa.pack_pairs = pack_pairs;
-  isa.multiply_pairs = multiply_pairs<>;
+  isa.multiply_pairs = multiply_tile<PairTile>;
   isa.dot_pairs = dot_pairs<>;
   return isa;
 }

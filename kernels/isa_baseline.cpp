@@ -5,5 +5,6 @@
 #include "kernels/isa_simd.h"
 #include "kernels/isa_gemm.h"
 #include "kernels/isa_attention.h"
+#include "kernels/isa_recurrent.h"
 #include "kernels/isa_rows.h"
 // clang-format on

@@ -1,4 +1,5 @@
 // Packing and the inner kernels of matrix products; included by the file of each instruction set.
+#include "kernels/isa_tile.h"
 
 namespace drydock::kernels::cpu::DRYDOCK_ISA {
 namespace {
@@ -47,33 +48,11 @@ void pack(const Rows& rows, int64_t cols, int64_t width, float* out) {
   with_format(rows.dtype, [&](auto stored) { pack_as<decltype(stored)>(rows, cols, width, out); });
 }
 
-template <int kRows>
-void multiply_rows(int64_t k, const float* a, const float* b, float* c, int64_t c_stride, bool add) {
-  Floats sums[kRows][kTileVectors];
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kTileVectors; ++v) sums[r][v] = Floats{};
-  for (int64_t step = 0; step < k; ++step, a += kTileRows, b += kTileCols) {
-    Floats row[kTileVectors];
-    for (int v = 0; v < kTileVectors; ++v) row[v] = load<Floats>(b + v * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const Floats factor = all(a[r]);
-      for (int v = 0; v < kTileVectors; ++v) sums[r][v] += factor * row[v];
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kTileVectors; ++v) {
-      float* to = c + r * c_stride + v * kLanes;
-      store(to, add ? load<Floats>(to) + sums[r][v] : sums[r][v]);
-    }
-  }
-}
-
-template <int kRows = kTileRows>
-void multiply(int64_t rows, int64_t k, const float* a, const float* b, float* c, int64_t c_stride, bool add) {
-  if constexpr (kRows > 1)
-    if (rows < kRows) return multiply<kRows - 1>(rows, k, a, b, c, c_stride, add);
-  multiply_rows<kRows>(k, a, b, c, c_stride, add);
-}
+struct FloatTile {
+  static constexpr int kRows = kTileRows, kVectors = kTileVectors;
+  static DRYDOCK_INLINE Floats factor(const float* a) { return all(*a); }
+  static DRYDOCK_INLINE Floats add(Floats sum, Floats factor, Floats row) { return sum + factor * row; }
+};
 
 // Products of kM rows of activations with kN of weights over elements [begin, end), which have one scale.
 template <typename Stored, int kM, int kN>

@@ -120,10 +120,24 @@ float exponentials(const float* x, float top, float factor, int64_t count, float
 }  // namespace
 
 const Isa& table() {
-  static constexpr Isa kIsa = {
-      DRYDOCK_ISA_NAME, kTileRows, kTileCols,  widen,           narrow,        pack,        multiply<>,        dots,
-      attend,           add,       add_scaled, multiply_scaled, silu_multiply, sum_squares, largest_magnitude, largest,
-      exponentials};
+  static constexpr Isa kIsa = {DRYDOCK_ISA_NAME,
+                               kTileRows,
+                               kTileCols,
+                               widen,
+                               narrow,
+                               pack,
+                               multiply_tile<FloatTile>,
+                               dots,
+                               attend,
+                               recur,
+                               add,
+                               add_scaled,
+                               multiply_scaled,
+                               silu_multiply,
+                               sum_squares,
+                               largest_magnitude,
+                               largest,
+                               exponentials};
   return kIsa;
 }
 

@@ -199,4 +199,23 @@ std::vector<double> embed(const Embed& op) {
   return out;
 }
 
+std::vector<double> all_reduce(const std::vector<Matrix>& parts) {
+  std::vector<double> out;
+  for (int64_t r = 0; r < parts[0].rows; ++r)
+    for (int64_t c = 0; c < parts[0].cols; ++c) {
+      double sum = 0;
+      for (const Matrix& part : parts) sum += element(part, r, c);
+      out.push_back(sum);
+    }
+  return out;
+}
+
+std::vector<double> all_gather(const std::vector<Matrix>& parts) {
+  std::vector<double> out;
+  for (int64_t r = 0; r < parts[0].rows; ++r)
+    for (const Matrix& part : parts)
+      for (int64_t c = 0; c < part.cols; ++c) out.push_back(element(part, r, c));
+  return out;
+}
+
 }  // namespace drydock::kernels::reference

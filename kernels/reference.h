@@ -8,8 +8,10 @@
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
 #include "kernels/moe.h"
+#include "kernels/recurrent.h"
 #include "kernels/sampling.h"
 #include "kernels/small_ops.h"
+#include "kernels/take_drawn.h"
 
 namespace drydock::kernels::reference {
 
@@ -23,6 +25,21 @@ std::vector<double> grouped_gemm(const GroupedGemm& op);  // (rows, n); rows of 
 std::vector<double> decode_attention(const DecodeAttention& op);    // (batch, heads, head_dim)
 std::vector<double> prefill_attention(const PrefillAttention& op);  // (tokens, heads, head_dim)
 std::vector<double> mla_decode(const MlaDecode& op);                // (batch, heads, latent)
+std::vector<double> sparse_mla(const SparseMla& op);                // (tokens, heads, latent)
+std::vector<double> mla_prefill(const MlaPrefill& op);              // (tokens, heads, value_dim)
+
+struct Indexed {
+  std::vector<std::vector<double>> scores;     // of each token, of all that it sees
+  std::vector<std::vector<int32_t>> selected;  // as the contract says, by these scores
+};
+Indexed index_score(const IndexScore& op);
+
+struct Recurred {
+  std::vector<double> out;     // (tokens, heads, v_dim)
+  std::vector<double> states;  // (batch, heads, k_dim, v_dim): after the step, in the sequences' order
+};
+Recurred gated_delta(const GatedDelta& op);
+Recurred mamba2(const Mamba2& op);
 
 struct Routed {
   std::vector<int32_t> experts;  // (tokens, top_k)
@@ -59,9 +76,15 @@ Roped rope_append(const RopeAppend& op);
 
 std::vector<double> embed(const Embed& op);  // (tokens, hidden)
 
+// Of what every rank of a group gives: their sum (rows, cols), and their columns beside each other (rows, ranks *
+// cols).
+std::vector<double> all_reduce(const std::vector<Matrix>& parts);
+std::vector<double> all_gather(const std::vector<Matrix>& parts);
+
 // Chance of every token of one row after temperature, top-k and top-p: sums to 1. Temperature 0: all on one token.
 // A NaN logit counts as -infinity.
 std::vector<double> chances(const Sample& op, int64_t row);
-std::vector<int32_t> sample(const Sample& op);  // (rows)
+std::vector<int32_t> sample(const Sample& op);         // (rows)
+std::vector<int32_t> take_drawn(const TakeDrawn& op);  // (tokens)
 
 }  // namespace drydock::kernels::reference

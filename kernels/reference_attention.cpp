@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "kernels/reference.h"
 #include "kernels/reference_rows.h"
@@ -99,6 +100,83 @@ std::vector<double> mla_decode(const MlaDecode& op) {
       for (const auto& row : rows) logits.push_back(op.scale * dot(q, row));
       const std::vector<double> head = mixed(logits, rows, nullptr, op.latent);
       out.insert(out.end(), head.begin(), head.end());
+    }
+  }
+  return out;
+}
+
+std::vector<double> sparse_mla(const SparseMla& op) {
+  std::vector<double> out;
+  const int64_t width = op.latent + op.rope;
+  for (int64_t token = 0; token < op.tokens; ++token) {
+    std::vector<std::vector<double>> rows;
+    for (int64_t i = 0; i < op.counts[token]; ++i) {
+      const int64_t t = op.selected[token * op.most_selected + i];
+      const int64_t block = op.blocks[op.sequences[token] * op.blocks_per_sequence + t / op.block_tokens];
+      rows.push_back(elements(op.cache, op.dtype, (block * op.block_tokens + t % op.block_tokens) * width, width));
+    }
+    for (int64_t h = 0; h < op.heads; ++h) {
+      const std::vector<double> q = elements(op.q, op.dtype, (token * op.heads + h) * width, width);
+      std::vector<double> logits;
+      for (const auto& row : rows) logits.push_back(op.scale * dot(q, row));
+      const std::vector<double> head = mixed(logits, rows, nullptr, op.latent);
+      out.insert(out.end(), head.begin(), head.end());
+    }
+  }
+  return out;
+}
+
+Indexed index_score(const IndexScore& op) {
+  Indexed out;
+  for (int64_t s = 0; s < op.batch; ++s) {
+    for (int64_t token = op.starts[s]; token < op.starts[s + 1]; ++token) {
+      const int64_t seen = op.contexts[s] - (op.starts[s + 1] - token) + 1;
+      std::vector<double> scores;
+      for (int64_t t = 0; t < seen; ++t) {
+        const int64_t block = op.blocks[s * op.blocks_per_sequence + t / op.block_tokens];
+        const int64_t slot = block * op.block_tokens + t % op.block_tokens;
+        const std::vector<double> key = elements(op.keys, core::Dtype::fp8, slot * op.head_dim, op.head_dim);
+        double score = 0;
+        for (int64_t h = 0; h < op.heads; ++h) {
+          const auto q = elements(op.q, core::Dtype::fp8, (token * op.heads + h) * op.head_dim, op.head_dim);
+          score += op.weights[token * op.heads + h] * std::max(dot(q, key), 0.0);
+        }
+        scores.push_back(score * op.key_scales[slot]);
+      }
+      std::vector<int32_t> order(scores.size());
+      std::iota(order.begin(), order.end(), 0);
+      const auto rank = [&](int32_t t) { return std::isnan(scores[t]) ? -INFINITY : scores[t]; };
+      std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return rank(a) > rank(b); });
+      order.resize(std::min(order.size(), static_cast<size_t>(op.top_k)));
+      std::sort(order.begin(), order.end());
+      out.scores.push_back(std::move(scores));
+      out.selected.push_back(std::move(order));
+    }
+  }
+  return out;
+}
+
+std::vector<double> mla_prefill(const MlaPrefill& op) {
+  std::vector<double> out;
+  const int64_t row_width = op.nope + op.value_dim;
+  for (int64_t s = 0; s < op.batch; ++s) {
+    for (int64_t row = op.starts[s]; row < op.starts[s + 1]; ++row) {
+      const int64_t end = op.key_starts[s + 1] - (op.starts[s + 1] - row) + 1;
+      for (int64_t h = 0; h < op.heads; ++h) {
+        const std::vector<double> q =
+            elements(op.q, op.dtype, (row * op.heads + h) * (op.nope + op.rope), op.nope + op.rope);
+        std::vector<double> logits;
+        std::vector<std::vector<double>> values;
+        for (int64_t key = op.key_starts[s]; key < end; ++key) {
+          std::vector<double> k = elements(op.kv, op.dtype, (key * op.heads + h) * row_width, op.nope);
+          const std::vector<double> rope = elements(op.k_rope, op.dtype, key * op.rope_stride, op.rope);
+          k.insert(k.end(), rope.begin(), rope.end());
+          logits.push_back(op.scale * dot(q, k));
+          values.push_back(elements(op.kv, op.dtype, (key * op.heads + h) * row_width + op.nope, op.value_dim));
+        }
+        const std::vector<double> head = mixed(logits, values, nullptr, op.value_dim);
+        out.insert(out.end(), head.begin(), head.end());
+      }
     }
   }
   return out;

@@ -42,6 +42,31 @@ core::Op op_of(const MlaDecode& op) {
                        {op.batch, op.most_context, op.heads, op.latent, op.rope});
 }
 
+core::Op op_of(const SparseMla& op) {
+  return core::make_op(core::OpKind::sparse_mla, op.dtype, op.dtype,
+                       {op.tokens, op.most_selected, op.heads, op.latent, op.rope});
+}
+
+core::Op op_of(const IndexScore& op) {
+  return core::make_op(core::OpKind::index_score, core::Dtype::fp8, core::Dtype::fp8,
+                       {op.batch, op.most_new, op.most_context, op.heads, op.head_dim});
+}
+
+core::Op op_of(const MlaPrefill& op, int64_t cached_tokens) {
+  return core::make_op(core::OpKind::mla_prefill, op.dtype, op.dtype,
+                       {op.batch, op.most_new, cached_tokens, op.heads, op.nope + op.rope, op.value_dim});
+}
+
+core::Op op_of(const GatedDelta& op) {
+  return core::make_op(core::OpKind::gated_delta, op.dtype, op.dtype,
+                       {op.batch, op.tokens / op.batch, op.k_heads, op.v_heads, op.k_dim, op.v_dim});
+}
+
+core::Op op_of(const Mamba2& op) {
+  return core::make_op(core::OpKind::mamba2, op.dtype, op.dtype,
+                       {op.batch, op.tokens / op.batch, op.heads, op.head_dim, op.state, op.groups});
+}
+
 core::Op op_of(const AddRmsNorm& op) {
   const int64_t residual = row_bytes(op.residual);
   if (op.x.data == nullptr) return elementwise(op.residual.dtype, op.residual.rows, residual, row_bytes(op.out));

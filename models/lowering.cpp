@@ -312,6 +312,16 @@ int64_t Lowering::stage_layers(int stage) const {
   return layers;
 }
 
+int64_t Lowering::latent_layers(int stage) const {
+  int64_t layers = 0;
+  const auto& counts = stage_kind_counts_[static_cast<size_t>(stage)];
+  for (size_t kind = 0; kind < counts.size(); ++kind) {
+    const AttentionKind attention = architecture_->kinds[kind].attention.kind;
+    if (attention == AttentionKind::mla || attention == AttentionKind::sparse_mla) layers += counts[kind];
+  }
+  return layers;
+}
+
 void Lowering::lower(Batch batch, int stage, std::vector<LayerOp>& ops) const {
   ops.clear();
   Step step(*architecture_, precision_, parallelism_, batch, ops);

@@ -57,7 +57,8 @@ class Lowering {
   void lower(Batch batch, int stage, std::vector<LayerOp>& ops) const;
 
   int stages() const { return parallelism_.pp; }
-  int64_t stage_layers(int stage) const;  // layers of the stage
+  int64_t stage_layers(int stage) const;   // layers of the stage
+  int64_t latent_layers(int stage) const;  // of these, with latent attention
 
  private:
   const Architecture* architecture_;

@@ -97,15 +97,31 @@ Reason rank_reason(const Parallelism& p, int gpus_per_node) {
          std::to_string(p.attention_dp) + ", as none spans two";
 }
 
+// SGLang starts pp / nodes stages on a node, or a stage on nodes / pp of them (entrypoints/engine.py); what does not
+// divide would be left out.
+Reason stage_reason(const Parallelism& p, int gpus_per_node) {
+  const int nodes = (p.gpus() + gpus_per_node - 1) / gpus_per_node;
+  if (p.pp % nodes == 0 || nodes % p.pp == 0) return std::nullopt;
+  return "pp " + std::to_string(p.pp) + " over " + std::to_string(nodes) +
+         " nodes: SGLang puts as many stages on every node, or every stage on as many nodes";
+}
+
 }  // namespace
 
 // TensorRT-LLM: with enable_attention_dp every GPU of the group holds attention whole (docs/source/features/
 // parallel-strategy.md). vLLM: --enable-expert-parallel spreads experts over all tensor x data parallel ranks
-// (docs/serving/expert_parallel_deployment.md). SGLang cuts attention by tp / dp and has --ep-size.
+// (docs/serving/expert_parallel_deployment.md). SGLang cuts attention by tp / dp and has --ep-size. The bundled runtime:
+// runtime/ranked_engine.h.
 std::optional<std::string> why_not_on(Backend backend, const Parallelism& p, int gpus_per_node) {
   if (backend == Backend::trtllm && p.attention_dp > 1 && p.tp > 1)
     return "attention_dp " + std::to_string(p.attention_dp) + " with tp " + std::to_string(p.tp) +
            ": with attention DP TensorRT-LLM keeps attention whole on every GPU, so tp must be 1";
+  if (backend == Backend::drydock && (p.pp > 1 || p.attention_dp > 1 || p.ep > 1))
+    return "the bundled runtime's engines compute with tp alone: want pp, attention_dp and ep 1";
+  if (backend == Backend::drydock && p.tp > std::max(1, gpus_per_node))
+    return "the bundled runtime keeps a worker's " + std::to_string(p.tp) + " GPUs in one machine, which has " +
+           std::to_string(gpus_per_node);
+  if (backend == Backend::sglang) return stage_reason(p, std::max(1, gpus_per_node));
   if (backend != Backend::vllm) return std::nullopt;
   if (p.ep > 1 && p.moe_tp > 1)
     return "ep " + std::to_string(p.ep) + " with moe_tp " + std::to_string(p.moe_tp) +

@@ -35,6 +35,22 @@ Figure parse_figure(const Fields& parent, std::string_view field) {
   return {f.number("value", 0, kMost), f.number("low", 0, kMost), f.number("high", 0, kMost)};
 }
 
+Json waits_json(const PromptWaits& w) {
+  return {{"steps", w.steps},
+          {"share", w.share},
+          {"poll", w.poll},
+          {"balance", w.balance},
+          {"balance_batching", w.balance_batching}};
+}
+
+PromptWaits parse_waits(const Fields& f) {
+  f.only({"steps", "share", "poll", "balance", "balance_batching"});
+  constexpr int64_t kMostSteps = 1'000'000;
+  return {f.integer_or("steps", 0, 0, kMostSteps), f.number_or("share", 1, 0, 1),
+          f.integer_or("poll", 1, 1, kMostSteps), f.integer_or("balance", 0, 0, kMostSteps),
+          f.integer_or("balance_batching", 0, 0, kMostSteps)};
+}
+
 Json pool_json(const Pool& pool) {
   const Parallelism& p = pool.parallelism;
   Json json = {{"role", name(pool.role)},
@@ -50,12 +66,13 @@ Json pool_json(const Pool& pool) {
                {"kv_blocks", pool.kv_blocks}};
   if (pool.two_batch_overlap) json["two_batch_overlap"] = true;
   if (pool.shared_expert_overlap) json["shared_expert_overlap"] = true;
+  if (pool.waits != PromptWaits{}) json["waits"] = waits_json(pool.waits);
   return json;
 }
 
 Pool parse_pool(const Fields& f) {
   f.only({"role", "system", "replicas", "tp", "pp", "attention_dp", "moe_tp", "ep", "max_batch", "max_tokens",
-          "kv_blocks", "two_batch_overlap", "shared_expert_overlap"});
+          "kv_blocks", "two_batch_overlap", "shared_expert_overlap", "waits"});
   const auto ways = [&](std::string_view field) { return static_cast<int>(f.integer_or(field, 1, 1, kMostWays)); };
   Pool pool;
   const auto role = index_of(kRoleNames, f.text("role"));
@@ -71,6 +88,7 @@ Pool parse_pool(const Fields& f) {
   pool.kv_blocks = f.integer_or("kv_blocks", 0, 0, kMostTokens);
   pool.two_batch_overlap = f.boolean_or("two_batch_overlap", false);
   pool.shared_expert_overlap = f.boolean_or("shared_expert_overlap", false);
+  if (f.has("waits")) pool.waits = parse_waits(f.object("waits"));
   return pool;
 }
 
@@ -244,7 +262,7 @@ Plan parse_plan(std::string_view text, std::string_view origin) {
   if (f.text("schema") != "drydock.plan") throw f.error("schema", "want 'drydock.plan'");
   if (f.integer("version", 1, 1'000'000) > kPlanVersion)
     throw f.error("version", "is newer than this program, which reads " + std::to_string(kPlanVersion) +
-                               "; use the drydock that wrote it, or plan again");
+                                 "; use the drydock that wrote it, or plan again");
   f.only({"schema", "version", "model", "precision", "kv_precision", "backend", "backend_version", "mode", "gpus",
           "pools", "router_policy", "speculative", "experts", "workload", "slo", "prediction"});
   Plan plan;

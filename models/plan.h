@@ -40,6 +40,17 @@ struct Parallelism {
 // when it has. What it allows, generators/ can write.
 std::optional<std::string> why_not_on(Backend backend, const Parallelism& parallelism, int gpus_per_node);
 
+// For what prompts that could start are kept waiting; scheduler/scheduler.h says by which engine's switches.
+struct PromptWaits {
+  int64_t steps = 0;  // for others to come, so many steps beside decode,
+  double share = 1;   // or until the step has this share of max_tokens
+  int64_t poll = 1;   // steps of decode from one look at new requests to the next
+  int64_t balance = 0,
+          balance_batching = 0;  // for every attention-DP rank to have one, at most so many steps; and more
+
+  auto operator<=>(const PromptWaits&) const = default;
+};
+
 // A pool of equal engine instances.
 struct Pool {
   Role role = Role::worker;
@@ -51,6 +62,7 @@ struct Pool {
   int64_t kv_blocks = 0;   // of one attention-DP rank, kKvBlockTokens tokens each
   // Expert communication of one half-batch beside the compute of the other; the shared expert beside the routed ones.
   bool two_batch_overlap = false, shared_expert_overlap = false;
+  PromptWaits waits{};
 
   int gpus() const { return replicas * parallelism.gpus(); }
 };

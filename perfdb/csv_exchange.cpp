@@ -6,6 +6,7 @@
 
 #include "core/csv.h"
 #include "core/error.h"
+#include "core/file.h"
 
 namespace drydock::perfdb {
 namespace {
@@ -138,7 +139,7 @@ std::string line_of(const Measurement& m) {
 class Partial {
  public:
   explicit Partial(const fs::path& file)
-      : file_(file), partial_(file.string() + ".partial"), out_(partial_, std::ios::binary) {
+      : file_(core::behind_links(file)), partial_(file_.string() + ".partial"), out_(partial_, std::ios::binary) {
     if (!out_) throw core::Error(file.string() + ": can't be written");
   }
   ~Partial() {
@@ -185,6 +186,7 @@ int64_t import_csv(Database& database, const fs::path& file, const std::function
 int64_t export_csv(const Database& database, const fs::path& file) {
   std::error_code status;
   if (fs::is_directory(file, status)) throw core::Error(file.string() + ": is a folder; want a CSV file to write");
+  if (core::is_device(file)) throw core::Error(file.string() + ": is no regular file; want a CSV file to write");
   Partial out(file);
   out.add(std::string(kCsvHeader) + "\n");
   int64_t rows = 0;

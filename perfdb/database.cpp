@@ -238,6 +238,8 @@ Database::Database(Database&&) noexcept = default;
 Database& Database::operator=(Database&&) noexcept = default;
 Database::~Database() = default;
 
+fs::path Database::file() const { return impl_->connection.file(); }
+
 Database Database::open(const fs::path& file, Access access) {
   check_file(file, access);
   undo_leftovers(file);

@@ -58,6 +58,8 @@ class Database {
   Database& operator=(Database&&) noexcept;
   ~Database();
 
+  std::filesystem::path file() const;
+
   // Each of these is one transaction: after a kill the file holds all of it or none.
   // `rows` calls its argument once per measurement; an equal op and origin is replaced. Returns how many were written.
   int64_t write(const std::function<void(const std::function<void(const Measurement&)>&)>& rows);

@@ -104,6 +104,8 @@ float log2_of(double extent) { return static_cast<float>(std::log2(std::max(exte
 // Keys one query sees on average, doubled: equals new_tokens of a whole causal prompt.
 double twice_mean_keys(double fresh, double cached) { return fresh + 2 * cached; }
 
+float context_before(double fresh, double cached) { return log2_of(twice_mean_keys(fresh, cached) / fresh); }
+
 int32_t narrow(int64_t extent) { return static_cast<int32_t>(std::min<int64_t>(extent, INT32_MAX)); }
 
 }  // namespace
@@ -128,11 +130,12 @@ bool ignores_arithmetic(OpKind kind) {
 int axis_count(OpKind kind) {
   switch (kind) {
     case OpKind::prefill_attention:
+      return 5;
     case OpKind::decode_attention:
+    case OpKind::mla_prefill:
       return 4;
     case OpKind::gemm:
     case OpKind::moe:
-    case OpKind::mla_prefill:
     case OpKind::mla_decode:
     case OpKind::gated_delta:
     case OpKind::mamba2:
@@ -151,6 +154,10 @@ int axis_count(OpKind kind) {
   }
 }
 
+int context_axis(OpKind kind) {
+  return kind == OpKind::prefill_attention || kind == OpKind::mla_prefill ? axis_count(kind) - 1 : -1;
+}
+
 Coordinates coordinates(const Op& op) {
   std::array<double, core::kMaxOpDims> s;
   std::copy(op.shape.begin(), op.shape.end(), s.begin());
@@ -162,11 +169,12 @@ Coordinates coordinates(const Op& op) {
     case OpKind::moe:
       return {log2_of(s[0] * s[4] / s[3]), log2_of(s[3] / s[5]), log2_of(s[2])};
     case OpKind::prefill_attention:
-      return {log2_of(twice_mean_keys(s[1], s[2])), log2_of(s[0] * s[3]), log2_of(s[3] / s[4]), log2_of(s[0])};
+      return {log2_of(twice_mean_keys(s[1], s[2])), log2_of(s[0] * s[3]), log2_of(s[3] / s[4]), log2_of(s[0]),
+              context_before(s[1], s[2])};
     case OpKind::decode_attention:
       return {log2_of(s[1]), log2_of(s[0] * s[3]), log2_of(s[2] / s[3]), log2_of(s[0])};
     case OpKind::mla_prefill:
-      return {log2_of(twice_mean_keys(s[1], s[2])), log2_of(s[0] * s[3]), log2_of(s[0])};
+      return {log2_of(twice_mean_keys(s[1], s[2])), log2_of(s[0] * s[3]), log2_of(s[0]), context_before(s[1], s[2])};
     case OpKind::mla_decode:
       return {log2_of(s[1]), log2_of(s[0]), log2_of(s[2])};
     case OpKind::gated_delta:

@@ -27,13 +27,13 @@ std::array<float, kMaxAxes> knot_gaps(core::OpKind kind) {
     case core::OpKind::moe:
       return {0.9f, 0.9f, 0.2f};
     case core::OpKind::prefill_attention:
-      return {0.9f, 0.9f, 1.9f, 4.9f};
+      return {0.9f, 0.9f, 1.9f, 4.9f, 0.9f};
     case core::OpKind::decode_attention:
       return {0.9f, 0.9f, 0.9f, 4.9f};
     case core::OpKind::mla_prefill:
-      return {0.9f, 0.9f, 1.9f};
+      return {0.9f, 0.9f, 1.9f, 0.9f};
     default:
-      return {0.9f, 0.9f, 0.9f, 0.9f};
+      return {0.9f, 0.9f, 0.9f, 0.9f, 0.9f};
   }
 }
 
@@ -98,9 +98,18 @@ void fill_bands(Surface& surface, const LatticeFit& fit, std::span<const Lattice
   report.covered = static_cast<double>(covered) / static_cast<double>(points.size());
 }
 
+// Whole prompts alone say nothing of context before them, and their surface then has no such axis.
+int axes_of(core::OpKind kind, std::span<const LatticePoint> points) {
+  const int context = context_axis(kind);
+  const bool has_context = context >= 0 && std::any_of(points.begin(), points.end(), [&](const LatticePoint& point) {
+                             return point.at[static_cast<size_t>(context)] > 0;
+                           });
+  return context >= 0 && !has_context ? context : axis_count(kind);
+}
+
 Surface empty_lattice(core::OpKind kind, std::span<const LatticePoint> points) {
   Surface surface;
-  surface.axes = axis_count(kind);
+  surface.axes = axes_of(kind, points);
   size_t count = 1;
   const auto gaps = knot_gaps(kind);
   for (int axis = 0; axis < surface.axes; ++axis) {

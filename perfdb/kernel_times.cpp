@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "perfdb/features.h"
+#include "perfdb/simulated.h"
 #include "perfdb/surface_set.h"
 
 namespace drydock::perfdb {
@@ -19,7 +20,7 @@ constexpr float kAnalytic = 0.9f;         // no table: stated efficiencies, off 
 constexpr float kNetwork = 0.5f;          // over the network: unknown fabric and placement
 constexpr float kPerOctave = 0.10f;       // beyond the lattice
 constexpr float kUnsupported = 0.20f;     // in a corner of the lattice without samples
-constexpr float kCached = 0.10f;          // prefill after cached tokens: the tables have none
+constexpr float kCached = 0.10f;          // prefill after cached tokens: the shipped tables have none
 constexpr float kMostOutside = 6.0f;      // octaves that still widen the band
 constexpr double kLeastOfRoofline = 0.7;  // clocks above the datasheet's and warm caches; nothing is faster
 
@@ -65,8 +66,10 @@ bool does_nothing(const Op& op) {
   return op.shape[op.kind == OpKind::moe_dispatch || op.kind == OpKind::moe_combine ? 4 : 1] <= 1;
 }
 
-bool after_cached_tokens(const Op& op) {
-  return (op.kind == OpKind::prefill_attention || op.kind == OpKind::mla_prefill) && op.shape[2] > 0;
+// A prompt after cached tokens, of which a surface made from whole prompts knows nothing.
+bool lacks_context(const Surface& surface, const Op& op) {
+  const int axis = context_axis(op.kind);
+  return axis >= 0 && op.shape[2] > 0 && surface.axes <= axis;
 }
 
 KernelTime banded(double latency_us, double low, double high, Provenance provenance) {
@@ -134,7 +137,7 @@ struct KernelTimes::Impl {
     // Activations lie in the cache, which no roofline of the memory knows.
     const double least = op.kind == OpKind::elementwise ? 0 : kLeastOfRoofline * core::roofline_us(op, hardware);
     const double latency = std::max(baseline * std::exp(static_cast<double>(correction.log_ratio)), least);
-    const bool cached = after_cached_tokens(op);
+    const bool cached = lacks_context(*choice.surface, op);
     const bool inside = correction.outside < 0.5f && correction.support > 0.5f;
     const float doubt = choice.doubt + kPerOctave * std::min(correction.outside, kMostOutside) +
                         kUnsupported * (1 - correction.support) + (cached ? kCached : 0);
@@ -145,6 +148,7 @@ struct KernelTimes::Impl {
 };
 
 KernelTimes::KernelTimes(const Database& database, const core::Hardware& hardware, std::string_view backend) {
+  refuse_simulated(database, hardware.name);
   auto impl = std::make_unique<Impl>();
   impl->hardware = hardware;
   impl->surfaces = SurfaceSet(database, hardware, backend);

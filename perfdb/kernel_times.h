@@ -16,11 +16,12 @@ struct KernelTime {
   core::Provenance provenance = core::Provenance::analytic;
 };
 
-// Times of one backend's kernels on one system. Immutable once loaded; safe to read from many threads.
+// Times of one backend's kernels on one system. Safe to read from many threads.
 class KernelTimes {
  public:
   // Loads what the database has for (hardware.name, backend): measurements for exact hits, surfaces for the rest.
   // A system without surfaces borrows those of the nearest architecture over its own roofline, with a wider band.
+  // Throws core::Error as refuse_simulated (perfdb/simulated.h) does.
   KernelTimes(const Database& database, const core::Hardware& hardware, std::string_view backend);
   // No database: the roofline with stated efficiencies, provenance analytic.
   explicit KernelTimes(const core::Hardware& hardware);
@@ -28,8 +29,8 @@ class KernelTimes {
   KernelTimes& operator=(KernelTimes&&) noexcept;
   ~KernelTimes();
 
-  // Never throws; every op of a legal plan has an answer with 0 < low <= latency <= high, or all 0 for an op that does
-  // nothing (an extent of 0, a group of one).
+  // Every op of a legal plan has an answer: 0 < low <= latency <= high, or all 0 for one that does nothing (an extent of
+  // 0, a group of one). Throws core::Error at the first op that asks for a surface that does not decode.
   KernelTime of(const core::Op& op) const;
 
   const core::Hardware& hardware() const;

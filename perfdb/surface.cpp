@@ -77,7 +77,7 @@ class Reader {
 
 void read_knots(Reader& reader, Surface& surface) {
   const std::vector<float> axes = reader.numbers("axes");
-  if (axes.size() != 1 || !(axes[0] >= 1 && axes[0] <= kMaxAxes)) reader.fail("axes", "must be 1 to 4");
+  if (axes.size() != 1 || !(axes[0] >= 1 && axes[0] <= kMaxAxes)) reader.fail("axes", "must be 1 to 5");
   surface.axes = static_cast<int>(axes[0]);
   for (int axis = 0; axis < surface.axes; ++axis) {
     std::vector<float>& knots = surface.knots[axis] = reader.numbers("knots");

@@ -68,7 +68,7 @@ using Key = std::tuple<OpKind, Dtype, Dtype>;
 struct Supply {  // the surfaces of one kind, pair of formats and backend
   Key key;
   bool own = false;
-  std::vector<const StoredSurface*> surfaces;
+  std::vector<StoredSurface*> surfaces;
 };
 
 struct Substitution {
@@ -104,9 +104,9 @@ Substitution substitution(Dtype dtype, Dtype kv_dtype, const Supply& supply) {
   return out;
 }
 
-std::vector<Supply> supplies_of(const std::vector<StoredSurface>& stored, std::string_view backend) {
+std::vector<Supply> supplies_of(std::vector<StoredSurface>& stored, std::string_view backend) {
   std::map<std::pair<Key, std::string>, Supply> found;
-  for (const StoredSurface& surface : stored) {
+  for (StoredSurface& surface : stored) {
     const Key key{surface.kind, surface.dtype, surface.kv_dtype};
     Supply& supply = found[{key, surface.backend}];
     supply.key = key;
@@ -139,7 +139,7 @@ SurfaceSet::SurfaceSet(const Database& database, const core::Hardware& hardware,
   build(stored, backend, doubt);
 }
 
-void SurfaceSet::build(const std::vector<StoredSurface>& stored, std::string_view backend, float doubt) {
+void SurfaceSet::build(std::vector<StoredSurface>& stored, std::string_view backend, float doubt) {
   for (const StoredSurface& surface : stored)
     if (surface.backend == backend) version_ = surface.version;
   const std::vector<Supply> supplies = supplies_of(stored, backend);
@@ -165,30 +165,37 @@ void SurfaceSet::build(const std::vector<StoredSurface>& stored, std::string_vie
   }
 }
 
-int16_t SurfaceSet::add_group(const std::vector<const StoredSurface*>& surfaces) {
+int16_t SurfaceSet::add_group(const std::vector<StoredSurface*>& surfaces) {
   Group& group = groups_.emplace_back();
-  for (const StoredSurface* stored : surfaces) {
-    const std::string origin = "surface of " + stored->system + " " + stored->backend;
-    group.entries.push_back({parse_variant(stored->variant), decode(stored->body, origin)});
-  }
+  for (StoredSurface* stored : surfaces)
+    group.entries.push_back(std::make_unique<Entry>(parse_variant(stored->variant), std::move(stored->body),
+                                                    "surface of " + stored->system + " " + stored->backend));
   return static_cast<int16_t>(groups_.size() - 1);
+}
+
+const Surface& SurfaceSet::Entry::surface() {
+  std::call_once(decoded_, [this] {
+    surface_ = decode(body_, origin_);
+    std::string().swap(body_);
+  });
+  return surface_;
 }
 
 Choice SurfaceSet::find(const core::Op& op) const {
   const Slot& slot = slots_[slot_index(op.kind, op.dtype, op.kv_dtype)];
   if (slot.group < 0) return {};
   const Variant want = variant(op);
-  const Entry* best = nullptr;
+  Entry* best = nullptr;
   double least = std::numeric_limits<double>::infinity();
-  for (const Entry& entry : groups_[static_cast<size_t>(slot.group)].entries) {
-    if (entry.variant == want) return {&entry.surface, slot.doubt, slot.doubt == 0, want};
-    if (const double distance = variant_distance(entry.variant, want); distance < least) {
+  for (const auto& entry : groups_[static_cast<size_t>(slot.group)].entries) {
+    if (entry->variant == want) return {&entry->surface(), slot.doubt, slot.doubt == 0, want};
+    if (const double distance = variant_distance(entry->variant, want); distance < least) {
       least = distance;
-      best = &entry;
+      best = entry.get();
     }
   }
   const float doubt = std::min(kPerVariantOctave * static_cast<float>(1 + least), kMostVariantDoubt);
-  return {&best->surface, slot.doubt + doubt, false, best->variant};
+  return {&best->surface(), slot.doubt + doubt, false, best->variant};
 }
 
 }  // namespace drydock::perfdb

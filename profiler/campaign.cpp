@@ -65,6 +65,7 @@ class Campaign {
         if (is_over() || !try_op(next->family, op)) break;
       design_.refit(next->family);
     }
+    if (report_.ending == Ending::out_of_budget && all_met()) report_.ending = Ending::target_met;
     finish();
     name_parts();
     report_.seconds = elapsed();
@@ -129,6 +130,7 @@ class Campaign {
       outcome = worker_.measure(op, limit);
     } catch (const core::Error& error) {  // what was measured is kept, and surfaces are fitted to it
       report_.lost = error.what();
+      report_.failed.push_back({core::key(op), "took the device along: " + report_.lost});
       return false;
     }
     if (outcome.status == Worker::Status::stopped) return false;

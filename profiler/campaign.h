@@ -55,8 +55,9 @@ struct OpParts {
   std::vector<KernelPart> parts;  // the longest first
 };
 
-// device_lost: it could not be opened again after an op that took it down.
-enum class Ending : uint8_t { target_met, nothing_left, out_of_budget, interrupted, device_lost };
+// all_measured: what remeasure() was asked for. device_lost: it could not be opened again after an op that took it
+// down.
+enum class Ending : uint8_t { target_met, all_measured, nothing_left, out_of_budget, interrupted, device_lost };
 
 struct CampaignReport {
   Ending ending = Ending::target_met;

@@ -42,6 +42,24 @@ std::string clock_text() {
   return std::to_string(std::lround(mhz / kStep) * std::lround(kStep)) + " MHz";
 }
 
+// "AMD EPYC (family 26, model 2)": virtual machines tell of several generations by one name.
+std::string processor_name() {
+  const std::string name = cpuinfo("model name");
+  if (const std::string part = cpuinfo("CPU part"); name.empty())
+    return part.empty() ? "unknown processor"
+                        : "Arm processor (implementer " + cpuinfo("CPU implementer") + ", part " + part + ")";
+  const std::string family = cpuinfo("cpu family"), model = cpuinfo("model\t");
+  return family.empty() || model.empty() ? name : name + " (family " + family + ", model " + model + ")";
+}
+
+// What large operands lie in.
+const char* page_text() {
+  std::ifstream in("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string choice;
+  std::getline(in, choice);
+  return choice.empty() || choice.find("[never]") != std::string::npos ? "small pages" : "huge pages";
+}
+
 // Jiffies that a hypervisor gave to others, all processors together; 0 on bare metal.
 int64_t stolen_jiffies() {
   std::ifstream in("/proc/stat");
@@ -150,11 +168,12 @@ CpuDevice::CpuDevice(int threads) : threads_(threads) {}
 
 Identity CpuDevice::identity() {
   Identity out;
-  out.gpu = cpuinfo("model name");
-  if (out.gpu.empty()) out.gpu = "unknown processor";
+  out.gpu = processor_name();
   utsname system{};
   if (::uname(&system) == 0) out.driver = std::string(system.sysname) + " " + system.release;
-  out.clocks = clock_text() + ", " + std::to_string(threads_.size()) + " threads";  // other times with others
+  // All that makes other times.
+  out.clocks = clock_text() + ", " + std::to_string(threads_.size()) + " threads, " + kernels::cpu::instruction_set() +
+               ", " + page_text();
   out.units = threads_.size();
   out.version = std::string("cpu-1 ") + kernels::cpu::instruction_set();
   out.memory_bytes = host_memory_bytes();
@@ -184,7 +203,7 @@ models::System CpuDevice::system() {
   h.network_bytes_per_s = kNetwork;
   h.gpus_per_node = 1;
   out.gpus_per_rack = 1;
-  out.gpu = cpuinfo("model name");
+  out.gpu = processor_name();
   out.memory_bytes = host_memory_bytes();
   std::ostringstream source;
   source.precision(3);

@@ -8,6 +8,7 @@
 #include "core/random.h"
 #include "kernels/cpu.h"
 #include "profiler/cpu_launch_attention.h"
+#include "profiler/cpu_launch_recurrent.h"
 #include "profiler/cpu_operands.h"
 
 namespace drydock::profiler {
@@ -210,7 +211,14 @@ std::optional<std::string> format_reason(const Op& op) {
   const auto known = [](Dtype dtype) { return dtype == Dtype::bf16 || dtype == Dtype::fp32 || is_fp8(dtype); };
   if (!known(op.dtype)) return "no CPU kernel for weights in " + std::string(core::name(op.dtype));
   if (!known(op.kv_dtype)) return "no CPU kernel for a KV cache in " + std::string(core::name(op.kv_dtype));
-  if (op.kind == OpKind::mla_decode && is_fp8(op.kv_dtype)) return "no CPU kernel for MLA over a cache in fp8";
+  const bool latents = op.kind == OpKind::mla_decode || op.kind == OpKind::sparse_mla;
+  if (latents && is_fp8(op.kv_dtype)) return "no CPU kernel for MLA over a cache in fp8";
+  if (op.kind == OpKind::index_score && !is_fp8(op.dtype)) return "no CPU kernel for an indexer but in fp8";
+  if (op.kind == OpKind::index_score && op.shape[1] > op.shape[2]) return "more new tokens than the context has";
+  const bool delta = op.kind == OpKind::gated_delta;
+  const int64_t heads = op.shape[delta ? 3 : 2], sharing = op.shape[delta ? 2 : 5];
+  if ((delta || op.kind == OpKind::mamba2) && heads % sharing != 0)
+    return std::to_string(heads) + " heads share " + std::to_string(sharing) + " keys: not a whole number";
   return std::nullopt;
 }
 
@@ -226,6 +234,11 @@ std::optional<std::string> why_no_launch(const Op& op) {
     case OpKind::prefill_attention:
     case OpKind::decode_attention:
     case OpKind::mla_decode:
+    case OpKind::mla_prefill:
+    case OpKind::sparse_mla:
+    case OpKind::index_score:
+    case OpKind::gated_delta:
+    case OpKind::mamba2:
     case OpKind::elementwise:
       break;
     default:
@@ -237,8 +250,8 @@ std::optional<std::string> why_no_launch(const Op& op) {
 }
 
 double launch_bytes(const Op& op) {
-  // Activations once more for scratch; what rotates takes twice the cache at least.
-  return 2 * core::bytes(op) + static_cast<double>(3 * last_level_cache_bytes()) +
+  // Activations once more for scratch; what rotates takes eight times the cache at least.
+  return 2 * core::bytes(op) + static_cast<double>(9 * last_level_cache_bytes()) +
          (op.kind == OpKind::moe ? 6.0 * static_cast<double>(op.shape[3] / op.shape[5]) *
                                        static_cast<double>(op.shape[1]) * static_cast<double>(op.shape[2])
                                  : 0);
@@ -266,6 +279,16 @@ Launch make_launch(const Op& op, Threads& threads) {
       return launch_decode_attention(op, threads);
     case OpKind::mla_decode:
       return launch_mla_decode(op, threads);
+    case OpKind::mla_prefill:
+      return launch_mla_prefill(op, threads);
+    case OpKind::sparse_mla:
+      return launch_sparse_mla(op, threads);
+    case OpKind::index_score:
+      return launch_index_score(op, threads);
+    case OpKind::gated_delta:
+      return launch_gated_delta(op, threads);
+    case OpKind::mamba2:
+      return launch_mamba2(op, threads);
     default:
       return elementwise(op, threads);
   }

@@ -22,7 +22,9 @@ double launch_bytes(const core::Op& op);
 // `why_no_launch(op)` must be empty; `threads` must outlive the launch. Throws std::bad_alloc.
 //   gemm, batched_gemm   the GEMM, or one group a head
 //   moe                  experts drawn evenly; permute, gather, two grouped GEMMs around SiLU, combine
-//   attention            paged, 32 tokens a block, blocks in random order
+//   attention            paged, 32 tokens a block, blocks in random order; mla_prefill's keys and values are contiguous
+//                        activations; sparse_mla picks one token of each four of a sequence
+//   gated_delta, mamba2  with the states of all sequences from memory
 //   elementwise          by its bytes: as many read as written, add + RMSNorm; half written, SiLU x up; 4 written,
 //                        sampling of a vocabulary; few written, the router's softmax and top-k
 Launch make_launch(const core::Op& op, kernels::cpu::Threads& threads);

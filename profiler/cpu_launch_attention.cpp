@@ -1,13 +1,11 @@
 #include "profiler/cpu_launch_attention.h"
 
-#include <cmath>
 #include <memory>
-#include <numeric>
 #include <vector>
 
-#include "core/random.h"
 #include "kernels/cpu.h"
 #include "profiler/cpu_operands.h"
+#include "profiler/cpu_pages.h"
 
 namespace drydock::profiler {
 namespace {
@@ -15,24 +13,6 @@ namespace {
 using core::Dtype;
 using core::Op;
 using kernels::cpu::Threads;
-
-constexpr int64_t kBlockTokens = 32;  // as models::kKvBlockTokens
-
-// A paged cache of `batch` sequences of `tokens` each, `row_bytes` a token, in blocks at random.
-struct Pages {
-  Pages(Dtype dtype, int64_t batch, int64_t tokens, int64_t row_bytes)
-      : per_sequence((tokens + kBlockTokens - 1) / kBlockTokens),
-        pool(stored(dtype), batch * per_sequence * kBlockTokens * row_bytes),
-        blocks(static_cast<size_t>(batch * per_sequence)) {
-    std::iota(blocks.begin(), blocks.end(), 0);
-    core::Random random(13);
-    for (size_t i = blocks.size(); i-- > 1;)
-      std::swap(blocks[i], blocks[static_cast<size_t>(random.integer(0, static_cast<int64_t>(i)))]);
-  }
-  int64_t per_sequence;
-  Rotation pool;
-  std::vector<int32_t> blocks;
-};
 
 // k and v lie in one pool, v after k.
 struct KvState {
@@ -62,8 +42,6 @@ struct KvState {
   std::vector<int32_t> contexts;
   int64_t half;  // bytes
 };
-
-float softmax_scale(int64_t head_dim) { return 1.0F / std::sqrt(static_cast<float>(head_dim)); }
 
 }  // namespace
 
@@ -118,36 +96,6 @@ Launch launch_prefill_attention(const Op& op, Threads& threads) {
     a.window = s[6];
     a.scale = softmax_scale(s[5]);
     kernels::cpu::prefill_attention(a, threads);
-  };
-}
-
-Launch launch_mla_decode(const Op& op, Threads& threads) {
-  struct State {
-    Owned q, out;
-    Pages pages;
-    std::vector<int32_t> contexts;
-  };
-  const auto& s = op.shape;  // batch, context, heads, latent, rope_dim
-  const auto state = std::make_shared<State>(
-      State{Owned(Dtype::bf16, s[0], s[2] * (s[3] + s[4])), Owned(Dtype::bf16, s[0], s[2] * s[3]),
-            Pages(Dtype::bf16, s[0], s[1], (s[3] + s[4]) * width(Dtype::bf16)),
-            std::vector<int32_t>(static_cast<size_t>(s[0]), static_cast<int32_t>(s[1]))});
-  return [state, &threads, s](int64_t turn) {
-    kernels::MlaDecode a;
-    a.q = state->q.memory.data();
-    a.out = state->out.memory.data();
-    a.cache = state->pages.pool.at(turn);
-    a.block_tokens = kBlockTokens;
-    a.blocks = state->pages.blocks.data();
-    a.blocks_per_sequence = state->pages.per_sequence;
-    a.contexts = state->contexts.data();
-    a.batch = s[0];
-    a.heads = s[2];
-    a.latent = s[3];
-    a.rope = s[4];
-    a.most_context = s[1];
-    a.scale = softmax_scale(s[3] + s[4]);
-    kernels::cpu::mla_decode(a, threads);
   };
 }
 

@@ -72,6 +72,14 @@ void FamilyDesign::add(const core::Op& op, double us) {
   y_.push_back(y);
 }
 
+std::vector<Candidate> FamilyDesign::open_above(double weight) const {
+  std::vector<Candidate> out;
+  for (size_t i = 0; i < state_.size(); ++i)
+    if (state_[i] == State::open && family_.candidates[i].weight >= weight) out.push_back(family_.candidates[i]);
+  std::stable_sort(out.begin(), out.end(), [](const Candidate& a, const Candidate& b) { return a.weight > b.weight; });
+  return out;
+}
+
 void FamilyDesign::exclude(const core::Op& op) { mark(op, State::excluded); }
 
 void FamilyDesign::exclude_all() { std::replace(state_.begin(), state_.end(), State::open, State::excluded); }
@@ -254,6 +262,20 @@ std::optional<Design::Next> Design::next(int count, const std::function<double(c
     if (choice.ops.empty() || choice.gain_per_s <= most) continue;
     most = choice.gain_per_s;
     out = {i, choice.ops};
+  }
+  return out.ops.empty() ? heavy_ones(count) : std::optional(std::move(out));
+}
+
+std::optional<Design::Next> Design::heavy_ones(int count) const {
+  Next out;
+  double most = 0;
+  for (size_t i = 0; i < families_.size(); ++i) {
+    const std::vector<Candidate> heavy = families_[i].open_above(kHeavy);
+    if (heavy.empty() || heavy.front().weight <= most) continue;
+    most = heavy.front().weight;
+    out = {i, {}};
+    for (const Candidate& c : heavy)
+      if (std::ssize(out.ops) < count) out.ops.push_back(c.op);
   }
   return out.ops.empty() ? std::nullopt : std::optional(std::move(out));
 }

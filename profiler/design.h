@@ -27,6 +27,8 @@ class FamilyDesign {
   // An op of the family's and its time [us]; it need not be a candidate. The model is as before until refit(), and what
   // it said of the op before is held against it.
   void add(const core::Op& op, double us);
+  // Open candidates of at least `weight` each, the heaviest first.
+  std::vector<Candidate> open_above(double weight) const;
   void exclude(const core::Op& op);  // fails, or is too slow
   void exclude_all();                // that are open
   // `start`: covariance to search from; what families of the same kind have found.
@@ -96,16 +98,20 @@ class Design {
     size_t family = 0;
     std::vector<core::Op> ops;
   };
-  // nullopt: every family has met the target or is exhausted. Families that still lack the fewest points come first, by
-  // weight; then those where a second buys most.
+  // nullopt: every family has met the target or is exhausted, and heavy ops are measured. Families that still lack the
+  // fewest points come first, by weight; then those where a second buys most; then what alone takes a good share of the
+  // time (kHeavy), as being right on average over a family is not being right about the op that a step consists of.
   std::optional<Next> next(int count, const std::function<double(const core::Op&, double)>& seconds);
 
   void refit(size_t family);                      // to be called after each change of a family
   size_t family_index(const core::Op& op) const;  // families().size() when there is none
+  static constexpr double kHeavy = 0.005;         // of the time of all steps considered: 200 ops at most
   bool is_done(const FamilyDesign& family) const { return family.error() <= target_error_ || family.is_exhausted(); }
   double error() const;  // over all families, by weight
 
  private:
+  std::optional<Next> heavy_ones(int count) const;
+
   std::vector<FamilyDesign> families_;
   std::map<FamilyKey, size_t> index_;
   double target_error_;

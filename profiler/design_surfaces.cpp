@@ -55,11 +55,7 @@ std::vector<perfdb::StoredSurface> surfaces_of(const Design& design, const core:
   std::vector<perfdb::StoredSurface> out;
   for (const FamilyDesign& family : design.families()) {
     if (!has_surface(family)) continue;
-    std::vector<core::Op> ops = family.spread_candidates(kMostPerFamily);
-    // Surfaces have no axis for cached tokens, and look-ups widen the band of ops that have some.
-    if (core::OpKind kind = family.family().key.kind;
-        kind == core::OpKind::prefill_attention || kind == core::OpKind::mla_prefill)
-      std::erase_if(ops, [](const core::Op& op) { return op.shape[2] > 0; });
+    const std::vector<core::Op> ops = family.spread_candidates(kMostPerFamily);
     std::vector<perfdb::Sample> samples;
     for (const core::Op& op : ops) samples.push_back({op, family.predict_us(op)});
     const perfdb::FitResult fit = perfdb::fit_surfaces(std::move(samples), hardware, backend, version);

@@ -58,7 +58,7 @@ class Device {
   virtual models::System system() = 0;
   // Why `op` can't be measured here, one line: no such kernel, not enough memory, one GPU only. nullopt: it can.
   virtual std::optional<std::string> why_not(const core::Op& op) = 0;
-  // Makes random inputs, rotated over twice the last-level cache, and warms up. `why_not(op)` must be empty.
+  // Makes random inputs, rotated so that caches do not help, and warms up. `why_not(op)` must be empty.
   // Throws core::Error when the device fails.
   virtual std::unique_ptr<Experiment> prepare(const core::Op& op) = 0;
   // How the time of `op` splits between its kernels, the longest first; a tracer slows what is timed beside it, so in a

@@ -1,13 +1,16 @@
 #include "profiler/simulated_device.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <new>
 
 #include "core/error.h"
 #include "core/random.h"
+#include "perfdb/simulated.h"
 
 namespace drydock::profiler {
 namespace {
@@ -68,19 +71,15 @@ Work work_of(const Op& op, double sms) {
 
 class SimulatedExperiment : public Experiment {
  public:
-  SimulatedExperiment(const Silicon& silicon, const Op& op, bool hangs, bool crashes, bool fails)
+  SimulatedExperiment(const Silicon& silicon, const Op& op, Failure failure)
       : silicon_(silicon),
         mean_us_(true_us(op, silicon.system)),
         kernel_(op.kind == OpKind::decode_attention ? "attend+combine" : "law"),
         random_(silicon.seed, core::mix(hash(op))),
-        hangs_(hangs),
-        crashes_(crashes),
-        fails_(fails) {}
+        failure_(failure) {}
 
   Reading sample() override {
-    while (hangs_) ::pause();
-    if (crashes_) ::_exit(139);  // as a segmentation fault would, without a core file
-    if (fails_) throw core::Error("simulated failure of a launch");
+    fail();
     ++taken_;
     const int64_t every = silicon_.throttle_every;
     const bool throttled = every > 0 && taken_ % every >= every - every / 10;
@@ -92,6 +91,14 @@ class SimulatedExperiment : public Experiment {
   std::optional<double> joules() override { return mean_us_ * 1e-6 * silicon_.system.power_w; }
 
  private:
+  void fail() const {
+    while (failure_ == Failure::hang) ::pause();
+    if (failure_ == Failure::error) throw core::Error("simulated failure of a launch");
+    if (failure_ == Failure::lost) *silicon_.is_lost = true;
+    if (failure_ == Failure::lost || failure_ == Failure::crash)
+      ::_exit(139);  // as a segmentation fault would, without a core file
+  }
+
   static uint64_t hash(const Op& op) {
     uint64_t out = static_cast<uint64_t>(op.kind);
     for (const int64_t extent : op.shape) out = core::mix(out ^ static_cast<uint64_t>(extent));
@@ -102,17 +109,28 @@ class SimulatedExperiment : public Experiment {
   double mean_us_;
   const char* kernel_;
   core::Random random_;
-  bool hangs_, crashes_, fails_;
+  Failure failure_;
   int64_t taken_ = 0;
 };
 
 double device_bytes(const Op& op) { return core::is_communication(op.kind) ? 0 : core::bytes(op); }
+
+// False, in memory that a process and those it forks share.
+std::shared_ptr<std::atomic<bool>> shared_flag() {
+  static_assert(std::atomic<bool>::is_always_lock_free);
+  void* const page =
+      ::mmap(nullptr, sizeof(std::atomic<bool>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) throw std::bad_alloc();
+  return {new (page) std::atomic<bool>(false), [](std::atomic<bool>* flag) { ::munmap(flag, sizeof *flag); }};
+}
 
 }  // namespace
 
 Silicon usual_silicon(const models::System& system) {
   Silicon out;
   out.system = system;
+  out.system.hardware.name = perfdb::simulated_name(system.name());
+  out.is_lost = shared_flag();
   return out;
 }
 
@@ -135,14 +153,17 @@ double true_us(const Op& op, const models::System& system) {
   return kFloorUs + std::cbrt(compute * compute * compute + memory * memory * memory) * 1e6;
 }
 
-SimulatedDevice::SimulatedDevice(Silicon silicon) : silicon_(std::move(silicon)) {}
+SimulatedDevice::SimulatedDevice(Silicon silicon) : silicon_(std::move(silicon)) {
+  if (silicon_.is_lost && *silicon_.is_lost)
+    throw core::Error("the simulated device is lost; it can't be opened again");
+}
 
 Identity SimulatedDevice::identity() {
   Identity out;
   out.gpu = "simulated " + silicon_.system.gpu;
   out.driver = "none";
   out.clocks = "none";
-  out.version = "simulated-1";
+  out.version = std::string(perfdb::kSimulatedVersion) + "1";
   out.units = silicon_.system.hardware.sms;
   out.memory_bytes = silicon_.system.memory_bytes;
   out.power_w = silicon_.system.power_w;
@@ -164,8 +185,7 @@ std::optional<std::string> SimulatedDevice::why_not(const Op& op) {
 std::unique_ptr<Experiment> SimulatedDevice::prepare(const Op& op) {
   const Failure failure = failure_of(op);
   if (failure == Failure::out_of_memory) throw core::Error("out of memory");
-  return std::make_unique<SimulatedExperiment>(silicon_, op, failure == Failure::hang, failure == Failure::crash,
-                                               failure == Failure::error);
+  return std::make_unique<SimulatedExperiment>(silicon_, op, failure);
 }
 
 std::vector<KernelPart> SimulatedDevice::parts(const Op& op) {

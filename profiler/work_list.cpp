@@ -151,8 +151,9 @@ std::vector<double> axes(const Op& op) {
     default: {
       const perfdb::Coordinates at = perfdb::coordinates(op);
       std::vector<double> out(at.begin(), at.begin() + perfdb::axis_count(op.kind));
-      // A short chunk after much cached is another thing than a long prompt with as many keys a query.
-      if (op.kind == OpKind::prefill_attention || op.kind == OpKind::mla_prefill) out.push_back(log2_of(s[1]));
+      // The same plane, but what tiles and waves depend on is the new tokens themselves.
+      if (const int context = perfdb::context_axis(op.kind); context >= 0)
+        out[static_cast<size_t>(context)] = log2_of(s[1]);
       return out;
     }
   }

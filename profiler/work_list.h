@@ -24,8 +24,8 @@ struct FamilyKey {
 FamilyKey family_of(const core::Op& op);
 std::string name(const FamilyKey& key);  // "decode_attention bf16+fp8 128,0,0"
 
-// Where an op lies in its family: the coordinates of perfdb/features.h, for prompts log2 of the new tokens too; for
-// kinds that have none there, log2 of what their time depends on.
+// Where an op lies in its family: the coordinates of perfdb/features.h, but for prompts log2 of the new tokens in place
+// of the context before them; for kinds that have none there, log2 of what their time depends on.
 std::vector<double> axes(const core::Op& op);
 
 struct Candidate {

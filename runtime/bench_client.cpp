@@ -105,12 +105,12 @@ BenchLoop::BenchLoop(const BenchRun& run, simulator::CountedLoad& load, simulato
       poll_(::epoll_create1(EPOLL_CLOEXEC)),
       timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)) {
   start_curl();
-  multi_ = curl_multi_init();
+  multi_ = curl().multi_init();
   if (!multi_) throw core::Error("libcurl: out of memory");
-  curl_multi_setopt(multi_, CURLMOPT_SOCKETFUNCTION, &on_socket);
-  curl_multi_setopt(multi_, CURLMOPT_SOCKETDATA, this);
-  curl_multi_setopt(multi_, CURLMOPT_TIMERFUNCTION, &on_timer);
-  curl_multi_setopt(multi_, CURLMOPT_TIMERDATA, this);
+  curl().multi_setopt(multi_, CURLMOPT_SOCKETFUNCTION, &on_socket);
+  curl().multi_setopt(multi_, CURLMOPT_SOCKETDATA, this);
+  curl().multi_setopt(multi_, CURLMOPT_TIMERFUNCTION, &on_timer);
+  curl().multi_setopt(multi_, CURLMOPT_TIMERDATA, this);
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.fd = timer_.get();
@@ -118,9 +118,9 @@ BenchLoop::BenchLoop(const BenchRun& run, simulator::CountedLoad& load, simulato
 }
 
 BenchLoop::~BenchLoop() {
-  for (const auto& exchange : exchanges_) curl_multi_remove_handle(multi_, exchange->easy.get());
+  for (const auto& exchange : exchanges_) curl().multi_remove_handle(multi_, exchange->easy.get());
   exchanges_.clear();
-  curl_multi_cleanup(multi_);
+  curl().multi_cleanup(multi_);
 }
 
 int BenchLoop::on_socket(CURL*, curl_socket_t socket, int what, void* self, void* known) {
@@ -133,7 +133,7 @@ int BenchLoop::on_socket(CURL*, curl_socket_t socket, int what, void* self, void
     ::epoll_ctl(loop.poll_.get(), EPOLL_CTL_DEL, socket, nullptr);
   } else {
     ::epoll_ctl(loop.poll_.get(), known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, socket, &event);
-    curl_multi_assign(loop.multi_, socket, self);
+    curl().multi_assign(loop.multi_, socket, self);
   }
   return 0;
 }
@@ -162,9 +162,9 @@ void BenchLoop::send(Exchange& x) {
   x.begin();
   x.record.started_us = clock_us();
   if (x.tries++ == 0) out_.late_ms.push_back(std::max(0.0, x.record.started_us - x.record.arrival_us) * 1e-3);
-  curl_easy_setopt(x.easy.get(), CURLOPT_POSTFIELDS, x.body.c_str());
-  curl_easy_setopt(x.easy.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(x.body.size()));
-  curl_multi_add_handle(multi_, x.easy.get());
+  curl().easy_setopt(x.easy.get(), CURLOPT_POSTFIELDS, x.body.c_str());
+  curl().easy_setopt(x.easy.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(x.body.size()));
+  curl().multi_add_handle(multi_, x.easy.get());
 }
 
 void BenchLoop::start_due() {
@@ -250,13 +250,13 @@ void BenchLoop::ended(Exchange& x, CURLcode code) {
 
 void BenchLoop::collect() {
   int left = 0;
-  while (CURLMsg* message = curl_multi_info_read(multi_, &left)) {
+  while (CURLMsg* message = curl().multi_info_read(multi_, &left)) {
     if (message->msg != CURLMSG_DONE) continue;
     CURL* easy = message->easy_handle;
     const CURLcode code = message->data.result;
     Exchange* x = nullptr;
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, &x);
-    curl_multi_remove_handle(multi_, easy);
+    curl().easy_getinfo(easy, CURLINFO_PRIVATE, &x);
+    curl().multi_remove_handle(multi_, easy);
     ended(*x, code);
   }
 }
@@ -288,11 +288,11 @@ void BenchLoop::wait() {
     const int what = (events[i].events & EPOLLIN ? CURL_CSELECT_IN : 0) |
                      (events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
                      (events[i].events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
-    curl_multi_socket_action(multi_, events[i].data.fd, what, &running);
+    curl().multi_socket_action(multi_, events[i].data.fd, what, &running);
   }
   if (curl_due_us_ <= hub_.now_us) {
     curl_due_us_ = kNever;
-    curl_multi_socket_action(multi_, CURL_SOCKET_TIMEOUT, 0, &running);
+    curl().multi_socket_action(multi_, CURL_SOCKET_TIMEOUT, 0, &running);
   }
   collect();
 }

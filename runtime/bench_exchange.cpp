@@ -19,11 +19,11 @@ constexpr size_t kMostRefusalBytes = 4096;  // of an error's body that are read
 }  // namespace
 
 Exchange::Exchange(BenchHub& hub, CurlEasy handle) : easy(std::move(handle)), hub_(hub) {
-  curl_easy_setopt(easy.get(), CURLOPT_WRITEFUNCTION, &on_body);
-  curl_easy_setopt(easy.get(), CURLOPT_HEADERFUNCTION, &on_header);
-  curl_easy_setopt(easy.get(), CURLOPT_WRITEDATA, this);
-  curl_easy_setopt(easy.get(), CURLOPT_HEADERDATA, this);
-  curl_easy_setopt(easy.get(), CURLOPT_PRIVATE, this);
+  curl().easy_setopt(easy.get(), CURLOPT_WRITEFUNCTION, &on_body);
+  curl().easy_setopt(easy.get(), CURLOPT_HEADERFUNCTION, &on_header);
+  curl().easy_setopt(easy.get(), CURLOPT_WRITEDATA, this);
+  curl().easy_setopt(easy.get(), CURLOPT_HEADERDATA, this);
+  curl().easy_setopt(easy.get(), CURLOPT_PRIVATE, this);
 }
 
 void Exchange::begin() {
@@ -109,7 +109,7 @@ std::string Exchange::failure(CURLcode code) const {
   }
   if (chunks > 0 && (finished_ || (code == CURLE_OK && chunks >= asked_tokens))) return "";
   if (code == CURLE_COULDNT_CONNECT) return "connection refused";
-  if (code != CURLE_OK) return fmt::format("{}{}", chunks > 0 ? "stream broke: " : "", curl_easy_strerror(code));
+  if (code != CURLE_OK) return fmt::format("{}{}", chunks > 0 ? "stream broke: " : "", curl().easy_strerror(code));
   return chunks > 0 ? "stream ended early" : "an answer without tokens";
 }
 

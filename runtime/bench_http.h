@@ -1,19 +1,18 @@
 #pragma once
 // Handles of libcurl as the benchmark client sets them up. Only bench_*.cpp include this.
-#include <curl/curl.h>
-
 #include <memory>
 #include <string>
 
 #include "runtime/bench_client.h"
+#include "runtime/curl_library.h"
 
 namespace drydock::runtime {
 
 struct CurlEasyEnd {
-  void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+  void operator()(CURL* easy) const { curl().easy_cleanup(easy); }
 };
 struct CurlListEnd {
-  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+  void operator()(curl_slist* list) const { curl().slist_free_all(list); }
 };
 using CurlEasy = std::unique_ptr<CURL, CurlEasyEnd>;
 using CurlList = std::unique_ptr<curl_slist, CurlListEnd>;

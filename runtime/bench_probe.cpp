@@ -44,7 +44,7 @@ int64_t count_chat(const BenchTarget& target, const RequestForm& form, TextUnit 
 
 void start_curl() {
   static std::once_flag once;
-  std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
+  std::call_once(once, [] { curl().global_init(CURL_GLOBAL_DEFAULT); });
 }
 
 std::string api_base(const std::string& url) {
@@ -57,32 +57,32 @@ std::string api_base(const std::string& url) {
 }
 
 CurlList request_headers(const BenchTarget& target) {
-  curl_slist* list = curl_slist_append(nullptr, "Content-Type: application/json");
-  list = curl_slist_append(list, "Expect:");  // or long prompts would wait for leave to be sent
-  if (!target.api_key.empty()) list = curl_slist_append(list, ("Authorization: Bearer " + target.api_key).c_str());
+  curl_slist* list = curl().slist_append(nullptr, "Content-Type: application/json");
+  list = curl().slist_append(list, "Expect:");  // or long prompts would wait for leave to be sent
+  if (!target.api_key.empty()) list = curl().slist_append(list, ("Authorization: Bearer " + target.api_key).c_str());
   return CurlList(list);
 }
 
 CurlEasy new_easy(const BenchTarget& target, const std::string& url, curl_slist* headers) {
   start_curl();
-  CurlEasy out(curl_easy_init());
+  CurlEasy out(curl().easy_init());
   if (!out) throw core::Error("libcurl: out of memory");
   CURL* easy = out.get();
   const char* spared = std::getenv("no_proxy");
   const std::string no_proxy = fmt::format("localhost,127.0.0.1,::1{}{}", spared ? "," : "", spared ? spared : "");
-  curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
-  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
-  curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
-  curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(easy, CURLOPT_NOPROXY, no_proxy.c_str());
-  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, kConnectMs);
-  curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, std::lround(target.timeout_s * 1e3));
-  curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, -1L);
-  curl_easy_setopt(easy, CURLOPT_USERAGENT, "drydock-bench");
+  curl().easy_setopt(easy, CURLOPT_URL, url.c_str());
+  curl().easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl().easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
+  curl().easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+  curl().easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  curl().easy_setopt(easy, CURLOPT_NOPROXY, no_proxy.c_str());
+  curl().easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, kConnectMs);
+  curl().easy_setopt(easy, CURLOPT_TIMEOUT_MS, std::lround(target.timeout_s * 1e3));
+  curl().easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, -1L);
+  curl().easy_setopt(easy, CURLOPT_USERAGENT, "drydock-bench");
   if (!target.verify_tls) {
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+    curl().easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+    curl().easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
   }
   return out;
 }
@@ -91,16 +91,17 @@ HttpAnswer ask_once(const BenchTarget& target, const std::string& page, const st
   const CurlList headers = request_headers(target);
   const CurlEasy easy = new_easy(target, api_base(target.url) + page, headers.get());
   HttpAnswer out;
-  curl_easy_setopt(easy.get(), CURLOPT_WRITEFUNCTION, &keep_body);
-  curl_easy_setopt(easy.get(), CURLOPT_WRITEDATA, &out.body);
+  curl().easy_setopt(easy.get(), CURLOPT_WRITEFUNCTION, &keep_body);
+  curl().easy_setopt(easy.get(), CURLOPT_WRITEDATA, &out.body);
   if (!body.empty()) {
-    curl_easy_setopt(easy.get(), CURLOPT_POSTFIELDS, body.c_str());
-    curl_easy_setopt(easy.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
+    curl().easy_setopt(easy.get(), CURLOPT_POSTFIELDS, body.c_str());
+    curl().easy_setopt(easy.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
   }
-  const CURLcode code = curl_easy_perform(easy.get());
+  const CURLcode code = curl().easy_perform(easy.get());
   if (code != CURLE_OK)
-    throw core::Error(fmt::format("--url {}: no answer ({}); is the server up?", target.url, curl_easy_strerror(code)));
-  curl_easy_getinfo(easy.get(), CURLINFO_RESPONSE_CODE, &out.status);
+    throw core::Error(
+        fmt::format("--url {}: no answer ({}); is the server up?", target.url, curl().easy_strerror(code)));
+  curl().easy_getinfo(easy.get(), CURLINFO_RESPONSE_CODE, &out.status);
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +16,7 @@ namespace drydock::runtime {
 namespace {
 
 constexpr size_t kNonceBytes = 32, kProofBytes = 32, kMostHandshakeBytes = 256, kLeastSecret = 16;
+constexpr size_t kReadBytes = 256 << 10;
 constexpr std::chrono::seconds kSendLimit{10}, kFrameLimit{30};
 
 using Nonce = std::array<std::byte, kNonceBytes>;
@@ -53,18 +55,18 @@ std::string secret_of(const std::string& name) {
   return value;
 }
 
-Frame Channel::receive_by(Clock::time_point deadline, size_t most_bytes) {
+Frame Channel::receive_handshake(Clock::time_point deadline) {
   std::array<std::byte, kFrameHeaderBytes> head;
   socket_.read(head, deadline);
-  const FrameHeader header = parse_header(head, most_bytes);
+  const FrameHeader header = parse_header(head, kMostHandshakeBytes);
   Frame out{header.kind, Bytes(header.length)};
-  socket_.read(out.body, std::max(deadline, most_bytes > kMostHandshakeBytes ? Clock::now() + kFrameLimit : deadline));
+  socket_.read(out.body, deadline);
   check_body(header, out.body);
   return out;
 }
 
 Bytes Channel::expect(FrameKind kind, size_t bytes, Clock::time_point deadline) {
-  Frame got = receive_by(deadline, kMostHandshakeBytes);
+  Frame got = receive_handshake(deadline);
   if (got.kind == FrameKind::refusal) throw core::Error("refused: " + decode_text(got.body));
   if (got.kind != kind || got.body.size() != bytes) throw core::Error("a handshake that is none");
   return std::move(got.body);
@@ -109,7 +111,20 @@ void Channel::send(FrameKind kind, std::span<const std::byte> body) {
   socket_.write(frame(kind, body), Clock::now() + kSendLimit);
 }
 
-Frame Channel::receive(std::chrono::milliseconds limit) { return receive_by(Clock::now() + limit, kMostFrameBytes); }
+// Silence in the middle of a frame is silence too; a long one that keeps coming is none.
+Frame Channel::receive(std::chrono::milliseconds limit) {
+  std::array<std::byte, kFrameHeaderBytes> head;
+  socket_.read(head, Clock::now() + limit);
+  const FrameHeader header = parse_header(head, kMostFrameBytes);
+  Frame out{header.kind, Bytes(header.length)};
+  const Clock::time_point end = Clock::now() + kFrameLimit;
+  for (size_t at = 0; at < out.body.size(); at += kReadBytes) {
+    const size_t count = std::min(kReadBytes, out.body.size() - at);
+    socket_.read(std::span(out.body).subspan(at, count), std::min(end, Clock::now() + limit));
+  }
+  check_body(header, out.body);
+  return out;
+}
 
 Line::Line(Channel channel, std::function<Frame()> pulse)
     : channel_(std::move(channel)), pulse_(std::move(pulse)), thread_([this] { run(); }) {}

@@ -40,7 +40,7 @@ class Channel {
 
  private:
   explicit Channel(Socket socket) : socket_(std::move(socket)) {}
-  Frame receive_by(Clock::time_point deadline, size_t most_bytes);
+  Frame receive_handshake(Clock::time_point deadline);
   Bytes expect(FrameKind kind, size_t bytes, Clock::time_point deadline);
 
   Socket socket_;

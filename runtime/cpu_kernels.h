@@ -1,13 +1,16 @@
 #pragma once
 // The kernels of this machine's processors.
 #include "kernels/cpu.h"
+#include "kernels/shared_group.h"
 #include "runtime/forward.h"
 
 namespace drydock::runtime {
 
 class CpuKernels : public KernelSet {
  public:
-  explicit CpuKernels(kernels::cpu::Threads& threads) : threads_(threads) {}
+  // `group`: of a tensor-parallel rank; null: one rank.
+  explicit CpuKernels(kernels::cpu::Threads& threads, kernels::cpu::SharedGroup* group = nullptr)
+      : threads_(threads), group_(group) {}
   void gemm(const kernels::Gemm& op) override { kernels::cpu::gemm(op, threads_); }
   void grouped_gemm(const kernels::GroupedGemm& op) override { kernels::cpu::grouped_gemm(op, threads_); }
   void decode_attention(const kernels::DecodeAttention& op) override { kernels::cpu::decode_attention(op, threads_); }
@@ -23,10 +26,19 @@ class CpuKernels : public KernelSet {
   void rope_append(const kernels::RopeAppend& op) override { kernels::cpu::rope_append(op, threads_); }
   void embed(const kernels::Embed& op) override { kernels::cpu::embed(op, threads_); }
   void sample(const kernels::Sample& op) override { kernels::cpu::sample(op, threads_); }
-  void all_reduce(const kernels::Matrix&) override {}  // one rank
+  void take_drawn(const kernels::TakeDrawn& op) override { kernels::cpu::take_drawn(op); }
+  void all_reduce(const kernels::Matrix& matrix) override {
+    if (group_ != nullptr) group_->all_reduce(matrix, threads_);
+  }
+  void all_gather(const kernels::Matrix& own, const kernels::Matrix& whole) override {
+    kernels::Matrix out = whole;
+    if (group_->rank() > 0) out.data = nullptr;
+    group_->all_gather(own, out, threads_);
+  }
 
  private:
   kernels::cpu::Threads& threads_;
+  kernels::cpu::SharedGroup* group_;
 };
 
 }  // namespace drydock::runtime

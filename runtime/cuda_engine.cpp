@@ -34,6 +34,14 @@ void check_cuda(int device) {
   if (!check(device, error.data(), error.size())) throw core::Error("--engine cuda: " + std::string(error.data()));
 }
 
+std::string new_cuda_group() {
+  const auto make = reinterpret_cast<NewGroup>(plug_in_entry(kNewGroupPoint));
+  std::array<char, 1024> id{}, error{};
+  const int bytes = make(id.data(), id.size(), error.data(), error.size());
+  if (bytes < 0) throw core::Error("--engine cuda: " + std::string(error.data()));
+  return {id.data(), static_cast<size_t>(bytes)};
+}
+
 std::unique_ptr<Engine> open_cuda_engine(const std::filesystem::path& model_dir, const EngineOptions& options) {
   const auto open = reinterpret_cast<OpenEngine>(plug_in_entry(kEngineEntryPoint));
   std::array<char, 1024> error{};

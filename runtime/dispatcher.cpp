@@ -23,6 +23,8 @@ Pulse summed(const Pulse& before, const Pulse& now) {
   out.preemptions += before.preemptions, out.steps += before.steps;
   out.prompt_tokens += before.prompt_tokens, out.cached_prompt_tokens += before.cached_prompt_tokens;
   out.generated_tokens += before.generated_tokens, out.step_seconds += before.step_seconds;
+  out.drafts += before.drafts, out.draft_tokens += before.draft_tokens;
+  out.accepted_tokens += before.accepted_tokens;
   out.kv_transfers += before.kv_transfers, out.kv_transfers_failed += before.kv_transfers_failed;
   out.kv_transferred_bytes += before.kv_transferred_bytes, out.kv_transfer_seconds += before.kv_transfer_seconds;
   return out;
@@ -195,7 +197,8 @@ ServiceStats Dispatcher::stats() const {
       out.workers.push_back({worker_name(pool.stage, static_cast<int>(i)), role_of(pool.stage), p.link != nullptr,
                              pulse.waiting, pulse.running, p.hello.kv_blocks, pulse.kv_blocks_used, pulse.preemptions,
                              std::max<int64_t>(0, p.lives - 1), pulse.prompt_tokens, pulse.cached_prompt_tokens,
-                             pulse.generated_tokens, pulse.steps, pulse.step_seconds});
+                             pulse.generated_tokens, pulse.steps, pulse.step_seconds, pulse.drafts, pulse.draft_tokens,
+                             pulse.accepted_tokens});
       out.kv_transfers += pulse.kv_transfers, out.kv_transfers_failed += pulse.kv_transfers_failed;
       out.kv_transferred_bytes += pulse.kv_transferred_bytes, out.kv_transfer_seconds += pulse.kv_transfer_seconds;
     }

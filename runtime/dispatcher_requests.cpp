@@ -38,12 +38,20 @@ int Dispatcher::Impl::choose(PlacePool& pool, const Live& l) {
   return pool.router.route(l.prompt, overlaps, now_us());
 }
 
+// Of its prompt, what the chosen worker need not compute: what comes with its KV, or what it is taken to have cached.
+int64_t Dispatcher::Impl::cached_on(const PlacePool& pool, const Live& l) const {
+  if (pool.stage == Stage::decode && !l.local) return l.prompt;
+  const auto worker = static_cast<size_t>(l.worker);
+  return worker < overlaps.size() ? std::min(overlaps[worker], l.prompt) : 0;
+}
+
 void Dispatcher::Impl::send(Live& l, int pool) {
   l.pool = pool;
   l.worker = choose(pools[static_cast<size_t>(pool)], l);
   l.homeless = l.worker < 0;
   if (l.homeless) return homeless.push_back(l.id);
-  pools[static_cast<size_t>(pool)].router.started(l.worker, l.prompt, 0);
+  l.cached = cached_on(pools[static_cast<size_t>(pool)], l);
+  pools[static_cast<size_t>(pool)].router.started(l.worker, l.prompt, l.cached);
   l.routed = true;
   l.attempt = next_attempt++;
   attempts[l.attempt] = &l;
@@ -88,7 +96,7 @@ void Dispatcher::Impl::unroute(Live& l) {
   if (l.prefilled)
     router.finished(l.worker, l.prompt, 0);
   else
-    router.abandoned(l.worker, l.prompt, 0);
+    router.abandoned(l.worker, l.prompt, l.cached);
 }
 
 void Dispatcher::Impl::give_back_source(Live& l) {
@@ -176,7 +184,7 @@ void Dispatcher::Impl::apply(Live& l, News& news) {
 void Dispatcher::Impl::first_token(Live& l) {
   if (l.prefilled) return;
   PlacePool& pool = pools[static_cast<size_t>(l.pool)];
-  pool.router.first_token(l.worker, l.prompt, 0);
+  pool.router.first_token(l.worker, l.prompt, l.cached);
   l.prefilled = true;
   if (hasher) pool.places[static_cast<size_t>(l.worker)].index.add(l.names);
 }

@@ -30,6 +30,7 @@ struct Live {
   int pool = -1, worker = -1;   // -1: none yet
   Attempt attempt = 0;
   int64_t prompt = 0;  // as the router counts it: after a migration with what was generated
+  int64_t cached = 0;  // of it, what its worker need not compute, as the router was told
   bool local = false;  // prefill and decode on one worker
   bool routed = false, prefilled = false, homeless = false, told_first = false;
   int source_worker = -1;  // who holds its KV
@@ -77,6 +78,7 @@ struct Dispatcher::Impl {
   void arrive(Id id, Generation generation, std::shared_ptr<Listener> listener, Clock::time_point since);
   void dispatch(Live& l);
   int choose(PlacePool& pool, const Live& l);
+  int64_t cached_on(const PlacePool& pool, const Live& l) const;
   void send(Live& l, int pool);
   Start start_of(const Live& l) const;
   void house();

@@ -45,26 +45,25 @@ class NgramDrafter : public Drafter {
 
 class ModelDrafter : public Drafter {
  public:
-  ModelDrafter(std::unique_ptr<Engine> engine, int64_t kv_blocks, int64_t block_tokens)
-      : engine_(std::move(engine)), block_tokens_(block_tokens) {
-    for (int64_t block = kv_blocks; block > 0; --block) free_.push_back(static_cast<int32_t>(block - 1));
+  ModelDrafter(std::unique_ptr<Engine> engine, const ModelDraftOptions& options)
+      : engine_(std::move(engine)), options_(options) {
+    for (int64_t block = options.kv_blocks; block > 0; --block) free_.push_back(static_cast<int32_t>(block - 1));
   }
 
   std::vector<Token> propose(uint64_t sequence, std::span<const Token> tokens, int64_t most) override {
-    if (tokens.empty() || most <= 0) return {};
-    State& state = states_[sequence];
-    state.used = ++clock_;
-    if (!make_room(state, static_cast<int64_t>(tokens.size()) + most - 1)) return {};
-    // The KV of drafts that were not accepted is overwritten; the last token is always computed anew, for its logits.
-    const auto same = std::mismatch(state.cached.begin(), state.cached.end(), tokens.begin(), tokens.end() - 1);
-    state.cached.erase(same.first, state.cached.end());
-    std::vector<Token> drafts;
-    std::vector<Token> fresh(tokens.begin() + static_cast<int64_t>(state.cached.size()), tokens.end());
-    while (static_cast<int64_t>(drafts.size()) < most) {
-      drafts.push_back(next_token(state, fresh));
-      fresh = {drafts.back()};
-    }
-    return drafts;
+    const DraftQuestion question{sequence, tokens, Sampling{.temperature = 0}, 0, most};
+    return propose_all({&question, 1}).front();
+  }
+
+  DraftAnswers propose_all(std::span<const DraftQuestion> questions) override {
+    ++clock_;
+    DraftAnswers answers(questions.size());
+    std::vector<Job> jobs;
+    jobs.reserve(questions.size());
+    for (size_t i = 0; i < questions.size(); ++i)
+      if (begin(questions[i])) jobs.push_back(job_of(questions[i], answers[i]));
+    while (step(jobs)) continue;
+    return answers;
   }
 
   void forget(uint64_t sequence) override {
@@ -80,28 +79,77 @@ class ModelDrafter : public Drafter {
     std::vector<int32_t> blocks;
     uint64_t used = 0;
   };
+  struct Job {
+    State* state;
+    const DraftQuestion* question;
+    std::vector<Token>* drafts;
+    Sampling sampling;
+    std::vector<Token> fresh;  // not computed
+    size_t taken = 0;          // of these by the step under way
 
-  Token next_token(State& state, const std::vector<Token>& fresh) {
-    const Sampling greedy{.temperature = 0};
-    RankWork work;
-    work.decodes.push_back({.tokens = fresh,
-                            .context = static_cast<int64_t>(state.cached.size()),
-                            .blocks = state.blocks,
-                            .outputs = 1,
-                            .sampling = &greedy});
-    StepResult result;
-    engine_->step({&work, 1}, result);
-    state.cached.insert(state.cached.end(), fresh.begin(), fresh.end());
-    return result.tokens.front().token;
+    bool done() const { return static_cast<int64_t>(drafts->size()) >= question->most; }
+  };
+
+  // False: there is nothing to draft, or no room.
+  bool begin(const DraftQuestion& q) {
+    const int64_t tokens = static_cast<int64_t>(q.tokens.size()) + q.most - 1;
+    if (q.tokens.empty() || q.most <= 0 || tokens > options_.longest) return false;
+    State& state = states_[q.sequence];
+    state.used = clock_;
+    if (make_room(state, tokens)) return true;
+    forget(q.sequence);
+    return false;
   }
 
-  // Takes blocks of the sequences that have waited longest where none are free. False: there are not enough.
+  Job job_of(const DraftQuestion& q, std::vector<Token>& drafts) {
+    State& state = states_[q.sequence];
+    // The KV of drafts that were not accepted is overwritten; the last token is always computed anew, for its logits.
+    const auto same = std::mismatch(state.cached.begin(), state.cached.end(), q.tokens.begin(), q.tokens.end() - 1);
+    state.cached.erase(same.first, state.cached.end());
+    Job job{&state, &q, &drafts, q.sampling, {}, 0};
+    job.sampling.logprobs = -1;
+    job.fresh.assign(q.tokens.begin() + static_cast<int64_t>(state.cached.size()), q.tokens.end());
+    return job;
+  }
+
+  // A step of the model for the jobs that want one. False: none does.
+  bool step(std::vector<Job>& jobs) {
+    RankWork work;
+    int64_t budget = options_.most_tokens;
+    for (Job& job : jobs) {
+      job.taken = job.done() ? 0 : static_cast<size_t>(std::min(budget, static_cast<int64_t>(job.fresh.size())));
+      if (job.taken == 0) continue;
+      budget -= static_cast<int64_t>(job.taken);
+      work.decodes.push_back({.tokens = std::span<const Token>(job.fresh).first(job.taken),
+                              .context = static_cast<int64_t>(job.state->cached.size()),
+                              .blocks = job.state->blocks,
+                              .outputs = job.taken == job.fresh.size() ? 1 : 0,
+                              .sampling = &job.sampling,
+                              .answered = job.question->index + static_cast<int64_t>(job.drafts->size())});
+    }
+    if (work.empty()) return false;
+    engine_->step({&work, 1}, result_);
+    size_t output = 0;
+    for (Job& job : jobs) {
+      if (job.taken == 0) continue;
+      const auto end = job.fresh.begin() + static_cast<int64_t>(job.taken);
+      job.state->cached.insert(job.state->cached.end(), job.fresh.begin(), end);
+      job.fresh.erase(job.fresh.begin(), end);
+      if (!job.fresh.empty()) continue;
+      job.drafts->push_back(result_.tokens.at(output++).token);
+      job.fresh = {job.drafts->back()};
+    }
+    return true;
+  }
+
+  // Takes blocks of the sequences that have waited longest where none are free, but not of those that are asked about
+  // now. False: there are not enough.
   bool make_room(State& state, int64_t tokens) {
-    const auto wanted = static_cast<size_t>((tokens + block_tokens_ - 1) / block_tokens_);
+    const auto wanted = static_cast<size_t>((tokens + options_.block_tokens - 1) / options_.block_tokens);
     while (state.blocks.size() + free_.size() < wanted) {
       auto oldest = states_.end();
       for (auto at = states_.begin(); at != states_.end(); ++at)
-        if (&at->second != &state && !at->second.blocks.empty() &&
+        if (at->second.used < clock_ && !at->second.blocks.empty() &&
             (oldest == states_.end() || at->second.used < oldest->second.used))
           oldest = at;
       if (oldest == states_.end()) return false;
@@ -115,9 +163,10 @@ class ModelDrafter : public Drafter {
   }
 
   std::unique_ptr<Engine> engine_;
-  int64_t block_tokens_;
+  ModelDraftOptions options_;
   std::vector<int32_t> free_;
   std::map<uint64_t, State> states_;
+  StepResult result_;
   uint64_t clock_ = 0;
 };
 
@@ -127,8 +176,22 @@ std::unique_ptr<Drafter> make_ngram_drafter(const NgramOptions& options) {
   return std::make_unique<NgramDrafter>(options);
 }
 
-std::unique_ptr<Drafter> make_model_drafter(std::unique_ptr<Engine> engine, int64_t kv_blocks, int64_t block_tokens) {
-  return std::make_unique<ModelDrafter>(std::move(engine), kv_blocks, block_tokens);
+std::unique_ptr<Drafter> make_model_drafter(std::unique_ptr<Engine> engine, const ModelDraftOptions& options) {
+  return std::make_unique<ModelDrafter>(std::move(engine), options);
+}
+
+DraftAnswers Drafter::propose_all(std::span<const DraftQuestion> questions) {
+  DraftAnswers answers;
+  for (const DraftQuestion& q : questions) answers.push_back(propose(q.sequence, q.tokens, q.most));
+  return answers;
+}
+
+DraftFunction one_by_one(std::function<std::vector<Token>(const DraftQuestion&)> draft) {
+  return [draft = std::move(draft)](std::span<const DraftQuestion> questions) {
+    DraftAnswers answers;
+    for (const DraftQuestion& q : questions) answers.push_back(draft(q));
+    return answers;
+  };
 }
 
 int64_t accepted(std::span<const Token> drafts, std::span<const GeneratedToken> drawn) {

@@ -49,6 +49,7 @@ class ForwardStep {
       : m_(model), c_(model.config), e_(extents), in_(arrays), a_(a), k_(kernels) {}
 
   void run() {
+    if (a_.before != nullptr) k_.take_drawn({in_.ids, in_.follows, a_.before, e_.tokens(), a_.drawn_before});
     k_.embed({m_.weights.embedding, in_.ids, a_.residual});
     Matrix added;  // to the residual by the next norm
     for (size_t i = 0; i < c_.layers.size(); ++i) {
@@ -63,7 +64,7 @@ class ForwardStep {
       k_.all_reduce(a_.projected);
       added = a_.projected;
     }
-    if (e_.outputs > 0) outputs(added);
+    if (e_.outputs > 0 && (m_.draws || c_.head_rows < c_.vocabulary)) outputs(added);
   }
 
  private:
@@ -161,7 +162,13 @@ class ForwardStep {
   void outputs(const Matrix& added) {
     norm(added, m_.weights.final_norm);
     k_.embed({a_.normed, in_.output_rows, a_.selected});  // a table of rows is a table of rows
-    k_.gemm({a_.selected, m_.weights.head, a_.logits});
+    if (c_.head_rows == c_.vocabulary) {
+      k_.gemm({a_.selected, m_.weights.head, a_.logits});
+    } else {
+      k_.gemm({a_.selected, m_.weights.head, a_.own_logits});
+      k_.all_gather(a_.own_logits, a_.logits);
+    }
+    if (!m_.draws) return;
     k_.sample({.logits = a_.logits,
                .temperatures = in_.temperatures,
                .top_k = in_.top_k,
@@ -214,6 +221,7 @@ Activations Activations::at(std::byte* base, const ModelConfig& own, core::Dtype
   a.expert_starts = carver.integers(most_experts + 1);
   a.selected = carver.matrix(outputs, own.hidden);
   a.logits = carver.matrix(outputs, own.vocabulary, core::Dtype::fp32);
+  a.own_logits = carver.matrix(own.head_rows < own.vocabulary ? outputs : 0, own.head_rows, core::Dtype::fp32);
   a.drawn = carver.integers(outputs);
   bytes = carver.used();
   return a;

@@ -9,6 +9,7 @@
 #include "kernels/moe.h"
 #include "kernels/sampling.h"
 #include "kernels/small_ops.h"
+#include "kernels/take_drawn.h"
 #include "runtime/step_arrays.h"
 #include "runtime/weights.h"
 
@@ -31,8 +32,11 @@ class KernelSet {
   virtual void rope_append(const kernels::RopeAppend& op) = 0;
   virtual void embed(const kernels::Embed& op) = 0;
   virtual void sample(const kernels::Sample& op) = 0;
+  virtual void take_drawn(const kernels::TakeDrawn& op) = 0;
   // Sums over the ranks of a tensor-parallel group, in place.
   virtual void all_reduce(const kernels::Matrix& matrix) = 0;
+  // The columns of all ranks' `own`, one rank's after the other's, in the `whole` of the first.
+  virtual void all_gather(const kernels::Matrix& own, const kernels::Matrix& whole) = 0;
 };
 
 // The KV cache of one layer: (blocks, block_tokens, kv_heads, head_dim) each.
@@ -48,7 +52,11 @@ struct Activations {
   int32_t *experts = nullptr, *expert_starts = nullptr, *sources = nullptr, *expert_rows = nullptr;
   float* expert_weights = nullptr;
   kernels::Matrix selected, logits;  // (outputs, ..)
+  kernels::Matrix own_logits;        // (outputs, head_rows) where ranks share the head
   int32_t* drawn = nullptr;          // (outputs)
+  // What the step before drew, (drawn_before), for StepArrays::follows; null: all tokens are known. May be `drawn`.
+  const int32_t* before = nullptr;
+  int64_t drawn_before = 0;
 
   // For `tokens` and `outputs`; memory that begins at `base`, aligned to 256; null: nowhere. `bytes`: how
   // much that is.
@@ -62,6 +70,7 @@ struct DeviceModel {
   std::vector<LayerCache> cache;
   core::Dtype dtype = core::Dtype::bf16;
   int64_t block_tokens = 0;
+  bool draws = true;  // of several ranks the first draws the tokens
 };
 
 // Computes the step of `arrays` up to the drawn tokens. Whether it has ended when this returns is the device's way.

@@ -82,7 +82,13 @@ void HttpConnection::parse_more() {
   in_.erase(0, parser_.put(in_));
   if (!had_begun || (!had_head && parser_.head_done())) since_ = Clock::now();
   if (parser_.refusal()) return refuse(ApiError(parser_.refusal()->status, parser_.refusal()->message));
-  if (!had_head && parser_.head_done() && !parser_.done() && !wants_body()) return;
+  try {
+    if (parser_.head_done()) take_body(!had_head);
+  } catch (const ApiError& error) {
+    const HttpRequest head = parser_.head();
+    if (const auto kind = completion_kind(head)) loop_.metrics.count_request(*kind, error.status());
+    return refuse(error, &head);
+  }
   if (parser_.wants_continue() && !continued_) {
     continued_ = true;
     send("HTTP/1.1 100 Continue\r\n\r\n");
@@ -90,24 +96,17 @@ void HttpConnection::parse_more() {
   if (parser_.done()) handle();
 }
 
-// Who has no key, or asks for what isn't there, does not get to send a body.
-bool HttpConnection::wants_body() {
-  const HttpRequest head = parser_.head();
-  try {
-    check_request(loop_.shared, head);
-    reserved_ = static_cast<int64_t>(parser_.announced_bytes());
-    const int64_t all = loop_.shared.body_bytes += reserved_;
-    if (all > static_cast<int64_t>(loop_.shared.options.limits.bodies_bytes))
-      throw ApiError(503, "the requests that are being read fill the memory for them");
-  } catch (const ApiError& error) {
-    if (const auto kind = completion_kind(head)) loop_.metrics.count_request(*kind, error.status());
-    refuse(error, &head);
-    return false;
-  }
-  return true;
+// Who has no key, or asks for what isn't there, does not get to send a body. What has come counts, not what was
+// announced: who sends nothing takes nothing from others.
+void HttpConnection::take_body(bool head_is_new) {
+  if (head_is_new && !parser_.done()) check_request(loop_.shared, parser_.head());
+  const auto come = static_cast<int64_t>(parser_.body_bytes());
+  const int64_t all = loop_.shared.body_bytes += come - std::exchange(held_, come);
+  if (all > static_cast<int64_t>(loop_.shared.options.limits.bodies_bytes))
+    throw ApiError(503, "the requests that are being read fill the memory for them");
 }
 
-void HttpConnection::release_body() { loop_.shared.body_bytes -= std::exchange(reserved_, 0); }
+void HttpConnection::release_body() { loop_.shared.body_bytes -= std::exchange(held_, 0); }
 
 void HttpConnection::handle() {
   state_ = State::handling;

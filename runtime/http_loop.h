@@ -103,7 +103,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void begin_answer(CompletionRequest request);
   void on_news();
   void respond_now(const HttpResponse& response);
-  bool wants_body();
+  void take_body(bool head_is_new);
   void release_body();
   void refuse(const ApiError& error, const HttpRequest* request = nullptr);
   void stream(std::string& events);
@@ -134,7 +134,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::pair<CompletionRequest, std::optional<ApiError>> read_;  // elsewhere, just now
   HttpResponse made_;                                           // elsewhere, just now
   int64_t requests_ = 0;
-  int64_t reserved_ = 0;  // of the bytes that all bodies may have
+  int64_t held_ = 0;  // of the bytes that all bodies may have
 };
 
 }  // namespace drydock::runtime

@@ -109,6 +109,11 @@ void add_workers(Families& out, const ServiceStats& stats, const std::string& mo
   add("drydock_steps_total", "Batches computed", Type::Counter, count(&WorkerStats::steps));
   add("drydock_step_seconds_total", "Time in batches", Type::Counter,
       [](const WorkerStats& worker) { return worker.step_seconds; });
+  add("drydock_spec_decode_num_drafts_total", "Sequences that were drafted for, step by step", Type::Counter,
+      count(&WorkerStats::drafts));
+  add("drydock_spec_decode_num_draft_tokens_total", "Tokens drafted", Type::Counter, count(&WorkerStats::draft_tokens));
+  add("drydock_spec_decode_num_accepted_tokens_total", "Drafted tokens that were right", Type::Counter,
+      count(&WorkerStats::accepted_tokens));
   add("drydock_worker_restarts_total", "Times the worker was started again", Type::Counter,
       count(&WorkerStats::restarts));
 }

@@ -84,11 +84,7 @@ bool HttpParser::begun() const { return impl_->begun; }
 bool HttpParser::head_done() const { return impl_->parser.is_header_done(); }
 bool HttpParser::done() const { return impl_->parser.is_done(); }
 
-size_t HttpParser::announced_bytes() const {
-  if (impl_->parser.chunked()) return body_bytes_;
-  const auto length = impl_->parser.content_length();
-  return length ? static_cast<size_t>(*length) : 0;
-}
+size_t HttpParser::body_bytes() const { return impl_->parser.get().body().size(); }
 
 bool HttpParser::wants_continue() const {
   return head_done() && !done() && impl_->parser.get().count(http::field::expect) > 0 &&

@@ -32,8 +32,8 @@ class HttpParser {
   size_t put(std::string_view bytes);
   bool begun() const;  // something of the request was seen
   bool head_done() const;
-  size_t announced_bytes() const;  // of the body, once the head is done: the limit where only chunks will tell
-  bool wants_continue() const;     // the client waits for "100 Continue" before its body
+  size_t body_bytes() const;    // of the body, so far
+  bool wants_continue() const;  // the client waits for "100 Continue" before its body
   bool done() const;
   const std::optional<HttpRefusal>& refusal() const { return refusal_; }  // then the connection can't go on
   HttpRequest head() const;                                               // once it is done, without the body

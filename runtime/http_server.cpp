@@ -20,10 +20,8 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr auto kTick = std::chrono::milliseconds(100);
-constexpr int kSendBuffer = 128 << 10;      // of the kernel: with more, a client that does not read is noticed late
-constexpr int kUnacknowledged_ms = 30'000;  // after which a peer that vanished is given up
-constexpr int kAskAfter_s = 30, kAskEvery_s = 10;
-constexpr int kSpareFiles = 256;  // descriptors beside those of connections
+constexpr int kSendBuffer = 128 << 10;  // of the kernel: with more, a client that does not read is noticed late
+constexpr int kSpareFiles = 256;        // descriptors beside those of connections
 
 // As far as the hard limit goes; what is missing shows as connections that are accepted later.
 void raise_open_files(int connections) {
@@ -35,17 +33,20 @@ void raise_open_files(int connections) {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-void set_up(tcp::socket& socket) {
+void set_up(tcp::socket& socket, double vanished_s) {
   error_code ignored;
   socket.non_blocking(true, ignored);
   socket.set_option(tcp::no_delay(true), ignored);
   socket.set_option(asio::socket_base::keep_alive(true), ignored);
   socket.set_option(asio::socket_base::send_buffer_size(kSendBuffer), ignored);
-  const int timeout = kUnacknowledged_ms;
-  setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+  const auto set = [&socket](int option, double value) {
+    const int whole = std::max(1, static_cast<int>(value));
+    setsockopt(socket.native_handle(), IPPROTO_TCP, option, &whole, sizeof whole);
+  };
+  set(TCP_USER_TIMEOUT, vanished_s * 1e3);
   // One that vanished while it waits is asked for: nothing else would be sent to it.
-  setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_KEEPIDLE, &kAskAfter_s, sizeof kAskAfter_s);
-  setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_KEEPINTVL, &kAskEvery_s, sizeof kAskEvery_s);
+  set(TCP_KEEPIDLE, vanished_s);
+  set(TCP_KEEPINTVL, vanished_s / 3);
 }
 
 void check_options(const HttpOptions& options) {
@@ -59,6 +60,8 @@ void check_options(const HttpOptions& options) {
        "HTTP server: want to allow one connection at least");
   want(options.limits.header_bytes >= 256 && options.limits.header_bytes <= (1 << 20),
        "HTTP server: want a limit of 256 bytes to 1 MiB for a request's head");
+  want(options.limits.vanished_s >= 0.001 && options.limits.vanished_s <= 3600,
+       "HTTP server: want to wait 0.001 to 3600 s for a client that may have vanished");
   want(options.limits.choices >= 1 && options.limits.choices <= 1024, "HTTP server: want 1 to 1024 choices a request");
 }
 
@@ -223,7 +226,7 @@ void HttpServer::Impl::accepted(HttpLoop& loop, tcp::socket socket) {
   error_code error;
   const auto endpoint = socket.remote_endpoint(error);
   if (error) return;  // gone already
-  set_up(socket);
+  set_up(socket, shared.options.limits.vanished_s);
   const HttpLimits& limits = shared.options.limits;
   if (shared.connections >= limits.connections) return turn_away(socket, 503, "too many connections");
   const std::string address = endpoint.address().to_string();

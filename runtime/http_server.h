@@ -16,7 +16,7 @@ namespace drydock::runtime {
 struct HttpLimits {
   size_t header_bytes = 16 << 10;      // else 431
   size_t body_bytes = 8 << 20;         // else 413; core/json.h bounds its depth
-  size_t bodies_bytes = 256 << 20;     // of all requests together, as announced; more are told 503
+  size_t bodies_bytes = 256 << 20;     // that have come of all requests together; who sends more is told 503
   int connections = 4096;              // more are told 503 and closed
   int connections_per_address = 4096;  // more are told 429 and closed; a proxy's clients share one
   int choices = 16;                    // answers of one request: prompts x n
@@ -24,6 +24,7 @@ struct HttpLimits {
   double header_s = 10, body_s = 30;   // to send a request's head and, from there, its body: else 408
   double idle_s = 75;                  // between two requests of a connection
   double write_stall_s = 30;           // without a byte taken by the client: then cut
+  double vanished_s = 30;              // without a sign of the client's machine, though asked for one: then cut
   double generation_s = 0;             // of every request; clients can ask for less. 0: none
 };
 

@@ -11,8 +11,7 @@ namespace drydock::runtime {
 namespace {
 
 constexpr int kMostKvConnections = 256;
-constexpr std::chrono::hours kKvSilence{24};     // a peer that needs nothing says nothing; keepalive finds dead ones
-constexpr std::chrono::seconds kKvPatience{60};  // a step of a slow engine may be under way
+constexpr std::chrono::hours kKvSilence{24};  // a peer that needs nothing says nothing; keepalive finds dead ones
 // Who is asked says every kHeartbeat that it is there; a process that hangs does not, and holds up others' KV.
 constexpr std::chrono::milliseconds kKvSilenceOfPeer{1000};
 
@@ -27,13 +26,11 @@ class RemoteKvPeer : public KvPeer {
  public:
   explicit RemoteKvPeer(Channel channel) : channel_(std::move(channel)) {}
   void ask(const KvFetch& fetch) override { channel_.send(FrameKind::kv_fetch, encode(fetch)); }
-  KvPiece next() override {
-    for (const Clock::time_point limit = Clock::now() + kKvPatience;;) {
-      const Frame frame = channel_.receive(kKvSilenceOfPeer);
-      if (frame.kind == FrameKind::kv_piece) return decode_kv_piece(frame.body);
-      if (frame.kind != FrameKind::pulse) throw core::Error("a frame that is no piece of KV");
-      if (Clock::now() > limit) throw core::Error("the other side does not come to an end with its step");
-    }
+  std::optional<KvPiece> next() override {
+    const Frame frame = channel_.receive(kKvSilenceOfPeer);
+    if (frame.kind == FrameKind::kv_piece) return decode_kv_piece(frame.body);
+    if (frame.kind != FrameKind::pulse) throw core::Error("a frame that is no piece of KV");
+    return std::nullopt;
   }
   bool ended() const override { return channel_.ended(); }
 

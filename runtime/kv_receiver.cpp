@@ -11,6 +11,9 @@ constexpr size_t kPieceBytes = 2u << 20;
 constexpr int64_t kWindow = 4;  // pieces under way: the credit
 constexpr int kTries = 3;
 constexpr std::chrono::milliseconds kSlow{500}, kAvoid{1000};
+constexpr std::chrono::seconds kPatience{60};  // a step of a slow engine may be under way
+
+struct Unwanted {};
 
 std::chrono::nanoseconds in_ns(double us) { return std::chrono::nanoseconds(static_cast<int64_t>(us * 1e3)); }
 
@@ -36,6 +39,12 @@ void KvReceiver::add(KvJob job) {
   wake_.notify_all();
 }
 
+void KvReceiver::forget(Attempt attempt) {
+  const std::scoped_lock lock(mutex_);
+  std::erase_if(jobs_, [attempt](const KvJob& job) { return job.attempt == attempt; });
+  if (current_ == attempt) wanted_ = false;
+}
+
 KvTotals KvReceiver::totals() const {
   const std::scoped_lock lock(mutex_);
   return totals_;
@@ -53,9 +62,16 @@ void KvReceiver::run() {
     } else if (!jobs_.empty()) {
       const KvJob job = std::move(jobs_.front());
       jobs_.pop_front();
+      current_ = job.attempt;
+      wanted_ = true;
       lock.unlock();
-      receive(job);
+      try {
+        receive(job);
+      } catch (const Unwanted&) {
+        peers_.erase(job.source.address);  // answers are still to come there
+      }
       lock.lock();
+      current_ = 0;
     } else if (!due_.empty()) {
       wake_.wait_until(lock, due_.begin()->first);
     } else {
@@ -106,7 +122,6 @@ void KvReceiver::receive(const KvJob& job) {
       const Clock::time_point now = Clock::now();
       if (now - try_begin > kSlow) avoid_[job.source.address] = now + kAvoid;
       if (fresh && have == had) break;
-      const std::scoped_lock lock(mutex_);
       if (stopping_) return;
     }
   }
@@ -121,6 +136,15 @@ void KvReceiver::fail(const KvJob& job, const std::string& reason) {
   hooks_.done(job.attempt, false, "KV from " + job.source.address + ": " + reason);
 }
 
+// A peer whose step takes long is waited for as long as somebody wants what it has.
+KvPiece KvReceiver::next_piece(KvPeer& peer) {
+  for (const Clock::time_point limit = Clock::now() + kPatience;;) {
+    if (std::optional<KvPiece> piece = peer.next()) return std::move(*piece);
+    if (!wanted_ || stopping_) throw Unwanted();
+    if (Clock::now() > limit) throw core::Error("it does not come to an end with its step");
+  }
+}
+
 // `have`: blocks that are here, counted on.
 KvReceiver::Got KvReceiver::receive_rest(const KvJob& job, KvPeer& peer, int64_t& have) {
   const int64_t per_piece =
@@ -132,7 +156,7 @@ KvReceiver::Got KvReceiver::receive_rest(const KvJob& job, KvPeer& peer, int64_t
       peer.ask({job.source.attempt, asked, count, hooks_.link_free_us()});
       asked += count;
     }
-    const KvPiece piece = peer.next();
+    const KvPiece piece = next_piece(peer);
     --under_way;
     if (piece.held) check(job, piece, have);
     const bool timed = piece.held && !job.sized;
@@ -144,7 +168,7 @@ KvReceiver::Got KvReceiver::receive_rest(const KvJob& job, KvPeer& peer, int64_t
       totals_.seconds += piece.wait_us * 1e-6;
     }
     if (!piece.held || timed || !hooks_.write(job.attempt, have, piece.bytes)) {
-      for (; under_way > 0; --under_way) peer.next();  // leaves the connection clean for the next job
+      for (; under_way > 0; --under_way) next_piece(peer);  // leaves the connection clean for the next job
       return piece.held ? Got::elsewhere : Got::not_held;
     }
     have += piece.blocks;

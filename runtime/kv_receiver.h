@@ -1,6 +1,7 @@
 #pragma once
 // How a decode worker gets the KV of prompts that others computed: piece by piece, a few under way, begun again where
 // it broke off.
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -43,6 +44,8 @@ class KvReceiver {
   KvReceiver& operator=(const KvReceiver&) = delete;
 
   void add(KvJob job);
+  // Nobody wants it any more: it is dropped without a word, and who holds it is not waited for.
+  void forget(Attempt attempt);
   KvTotals totals() const;
 
  private:
@@ -50,6 +53,7 @@ class KvReceiver {
   void receive(const KvJob& job);
   enum class Got : uint8_t { all, not_held, elsewhere };  // elsewhere: not this thread's any more
   Got receive_rest(const KvJob& job, KvPeer& peer, int64_t& have);
+  KvPiece next_piece(KvPeer& peer);
   void fail(const KvJob& job, const std::string& reason);
   void check(const KvJob& job, const KvPiece& piece, int64_t have) const;
   KvPeer& peer(const std::string& address);
@@ -63,7 +67,9 @@ class KvReceiver {
   std::deque<KvJob> jobs_;
   std::multimap<Clock::time_point, Attempt> due_;  // transfers that take a predicted time
   KvTotals totals_;
-  bool stopping_ = false;
+  Attempt current_ = 0;             // whose KV is being received; 0: none's
+  std::atomic<bool> wanted_{true};  // current_
+  std::atomic<bool> stopping_{false};
   std::map<std::string, std::unique_ptr<KvPeer>> peers_;
   std::map<std::string, Clock::time_point> avoid_;  // who was silent, and until when it is not asked
   std::thread thread_;

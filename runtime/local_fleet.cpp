@@ -15,15 +15,20 @@ constexpr std::chrono::milliseconds kLongestPause{30'000};
 
 class LocalLink : public WorkerLink {
  public:
-  explicit LocalLink(std::shared_ptr<Worker> worker) : worker_(std::move(worker)) {}
+  LocalLink(std::shared_ptr<Worker> worker, LocalKv& kv) : worker_(std::move(worker)), kv_(kv) {}
   void start(const Start& start) override { worker_->start(start); }
   void cancel(Attempt attempt) override { worker_->cancel(attempt); }
   void release(Attempt attempt) override { worker_->release(attempt); }
   Pulse pulse() const override { return worker_->pulse(); }
-  void close() override { worker_->forget_all(); }
+  // Its engine may be stuck: who waits for KV from it is told now.
+  void close() override {
+    kv_.remove(worker_->hello().name, worker_.get());
+    worker_->forget_all();
+  }
 
  private:
   std::shared_ptr<Worker> worker_;
+  LocalKv& kv_;  // outlives it
 };
 
 }  // namespace
@@ -64,7 +69,7 @@ struct LocalFleet::Impl {
       const std::scoped_lock lock(mutex);
       m.worker = worker;
     }
-    dispatcher.join(m.life, worker->hello(), std::make_shared<LocalLink>(worker));
+    dispatcher.join(m.life, worker->hello(), std::make_shared<LocalLink>(worker, kv));
   }
 
   // The dispatcher may still hold its end of a dead worker; it goes here, not on the dispatcher's thread.

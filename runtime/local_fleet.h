@@ -15,6 +15,7 @@ using EngineMaker = std::function<std::unique_ptr<Engine>()>;
 struct LocalWorker {
   WorkerSpec spec;
   EngineMaker engine;
+  int ranks = 1;  // processes that its engine computes in
 };
 
 class LocalFleet {

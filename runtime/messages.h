@@ -59,6 +59,8 @@ struct News {
 struct Pulse {
   int64_t waiting = 0, running = 0, kv_blocks_used = 0;
   int64_t preemptions = 0, prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0, steps = 0;
+  int64_t drafts = 0, draft_tokens = 0,
+          accepted_tokens = 0;  // sequences drafted for, step by step; their drafts; right
   int64_t kv_transfers = 0, kv_transfers_failed = 0, kv_transferred_bytes = 0;
   double step_seconds = 0, kv_transfer_seconds = 0;
   double step_age_seconds = 0;  // of the step under way

@@ -73,7 +73,7 @@ ModelConfig parse_model_config(std::string_view config_json, std::string_view or
   const models::Attention& attention = a.kinds.front().attention;
   ModelConfig c;
   c.origin = origin;
-  c.hidden = a.hidden, c.vocabulary = a.vocab, c.longest = a.max_context;
+  c.hidden = a.hidden, c.vocabulary = c.head_rows = a.vocab, c.longest = a.max_context;
   c.heads = attention.heads, c.kv_heads = attention.kv_heads, c.head_dim = attention.head_dim;
   c.qk_norm = attention.qk_norm;
   if (c.head_dim % 2 != 0) throw f.error("head_dim", "is odd; rotary positions need pairs");

@@ -11,6 +11,7 @@ namespace drydock::runtime {
 struct ModelConfig {
   std::string origin;                               // in errors
   int64_t hidden = 0, vocabulary = 0, longest = 0;  // longest sequence [tokens]
+  int64_t head_rows = 0;                            // of the output head that this rank holds; vocabulary: all
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   bool qk_norm = false;
   struct Layer {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 
 #include "core/file.h"
 #include "core/json.h"
@@ -15,6 +16,8 @@ using models::Pool;
 using models::Role;
 
 constexpr int64_t kMostWays = 1 << 16, kMostTokens = 1'000'000'000;
+constexpr double kMostMs = 1e9;
+constexpr size_t kMostVariableName = 64;
 constexpr std::array<std::string_view, 3> kServeEngines = {"emulated", "cpu", "cuda"};
 
 template <typename Value, typename Parse>
@@ -33,10 +36,29 @@ std::optional<Role> parse_role(std::string_view text) {
 models::Parallelism parse_parallelism(const Fields& f) {
   f.only({"tp", "pp", "attention_dp", "moe_tp", "ep"});
   const auto ways = [&](std::string_view field) { return static_cast<int>(f.integer_or(field, 1, 1, kMostWays)); };
-  return {ways("tp"), ways("pp"), ways("attention_dp"), ways("moe_tp"), ways("ep")};
+  const models::Parallelism p = {ways("tp"), ways("pp"), ways("attention_dp"), ways("moe_tp"), ways("ep")};
+  if (1.0 * p.tp * p.pp * p.attention_dp > kMostWays || 1.0 * p.moe_tp * p.ep > kMostWays)
+    throw f.error("tp", "tp x pp x attention_dp and moe_tp x ep must be at most 65536 GPUs");
+  return p;
 }
 
-// Workers of a role are a pool: they must be equal, and named in order.
+void check_slo(const Fields& f) {
+  f.only({"ttft_ms", "tpot_ms", "request_latency_ms"});
+  for (const char* field : {"ttft_ms", "tpot_ms", "request_latency_ms"}) f.optional_number(field, 1e-3, kMostMs);
+}
+
+// A name that every shell and service manager takes, so that it can stand before "=" in an environment.
+std::string parse_secret_env(const Fields& f) {
+  const std::string name = f.text_or("secret_env", ServeConfig{}.secret_env);
+  const auto fits = [](unsigned char c) { return std::isalnum(c) || c == '_'; };
+  if (name.empty() || name.size() > kMostVariableName || std::isdigit(static_cast<unsigned char>(name[0])) ||
+      !std::all_of(name.begin(), name.end(), fits))
+    throw f.error("secret_env",
+                  "want the name of an environment variable: 1 to 64 letters, digits and underscores, no digit first");
+  return name;
+}
+
+// Workers of a role are a pool: they must be equal, and named in order. Formats are the plan's.
 void add_worker(const Fields& f, models::Plan& plan) {
   f.only({"name", "role", "system", "gpus", "parallelism", "precision", "kv_precision", "kv_block_tokens", "kv_blocks",
           "max_batch", "max_tokens"});
@@ -47,8 +69,12 @@ void add_worker(const Fields& f, models::Plan& plan) {
   pool.kv_blocks = f.integer("kv_blocks", 0, kMostTokens);
   pool.max_batch = f.integer("max_batch", 1, kMostTokens);
   pool.max_tokens = f.integer("max_tokens", 1, kMostTokens);
-  plan.precision = f.text("precision");
-  plan.kv_precision = f.text_or("kv_precision", "auto");
+  if (f.integer_or("gpus", pool.parallelism.gpus(), 1, kMostWays) != pool.parallelism.gpus())
+    throw f.error("gpus", "want tp x pp x attention_dp, which is " + std::to_string(pool.parallelism.gpus()));
+  const std::string precision = f.text("precision"), kv_precision = f.text_or("kv_precision", "auto");
+  if (plan.pools.empty()) plan.precision = precision, plan.kv_precision = kv_precision;
+  if (precision != plan.precision) throw f.error("precision", "workers must have the same");
+  if (kv_precision != plan.kv_precision) throw f.error("kv_precision", "workers must have the same");
   if (f.integer("kv_block_tokens", 1, kMostTokens) != models::kKvBlockTokens)
     throw f.error("kv_block_tokens", "want " + std::to_string(models::kKvBlockTokens));
   const auto same =
@@ -61,7 +87,8 @@ void add_worker(const Fields& f, models::Plan& plan) {
                      same->kv_blocks == pool.kv_blocks && same->max_batch == pool.max_batch &&
                      same->max_tokens == pool.max_tokens;
   if (!equal) throw f.error("role", "workers of one role must be equal");
-  ++same->replicas;
+  if (++same->replicas * 1.0 * same->parallelism.gpus() > kMostWays)
+    throw f.error("role", "all workers of a role together must have at most 65536 GPUs");
 }
 
 void check_roles(const Fields& f, models::Plan& plan) {
@@ -76,7 +103,7 @@ void check_roles(const Fields& f, models::Plan& plan) {
 
 ServeConfig parse_runtime_json(const Fields& f) {
   f.only({"schema", "version", "model", "engine", "scheduling", "mode", "router", "slo", "workers", "workload",
-          "speculative", "secret_env"});
+          "speculative", "draft_model_path", "secret_env"});
   f.integer("version", 1, 1);
   ServeConfig out;
   models::Plan& plan = out.plan;
@@ -91,15 +118,20 @@ ServeConfig parse_runtime_json(const Fields& f) {
   const Fields router = f.object("router");
   router.only({"policy"});
   plan.router_policy = router.text("policy");
+  if (!scheduler::parse_router_policy(plan.router_policy))
+    throw router.error("policy", "want round_robin, least_outstanding_tokens, power_of_two or kv_aware");
   const Fields workload = f.object("workload");
   workload.only({"isl", "osl"});
   plan.workload.isl = workload.integer("isl", 1, kMostTokens);
   plan.workload.osl = workload.integer("osl", 1, kMostTokens);
   plan.speculative = f.text_or("speculative", "");
-  out.secret_env = f.text_or("secret_env", out.secret_env);
+  out.draft_model_path = f.text_or("draft_model_path", "");
+  out.secret_env = parse_secret_env(f);
+  if (f.has("slo")) check_slo(f.object("slo"));
+  const core::Json& workers = f.array("workers");
   size_t index = 0;
-  for (const core::Json& worker : f.array("workers"))
-    add_worker(Fields(worker, f.origin(), "workers[" + std::to_string(index++) + "]."), plan);
+  for (const core::Json& worker : workers)
+    add_worker(Fields(worker, f.origin(), "workers[" + std::to_string(index++) + "]"), plan);
   check_roles(f, plan);
   return out;
 }
@@ -116,7 +148,7 @@ ServeConfig parse_serve_config(std::string_view json, std::string_view origin) {
 }
 
 ServeConfig read_serve_config(const std::filesystem::path& file) {
-  return parse_serve_config(core::read_file(file), file.string());
+  return parse_serve_config(core::read_file(file, core::kMaxJsonBytes), file.string());
 }
 
 }  // namespace drydock::runtime

@@ -10,6 +10,7 @@ namespace drydock::runtime {
 struct ServeConfig {
   models::Plan plan;
   std::string engine = "emulated";            // "emulated", "cpu" or "cuda"
+  std::string draft_model_path;               // folder of the model that drafts; empty: none
   std::string secret_env = "DRYDOCK_SECRET";  // environment variable with the secret of the workers' ports
 };
 

@@ -21,6 +21,8 @@ struct WorkerStats {
   int64_t preemptions = 0, restarts = 0;
   int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0, steps = 0;
   double step_seconds = 0;
+  int64_t drafts = 0, draft_tokens = 0,
+          accepted_tokens = 0;  // sequences drafted for, step by step; their drafts; right
 };
 
 struct ServiceStats {

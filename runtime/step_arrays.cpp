@@ -37,6 +37,7 @@ void check_sequence(const SequenceWork& s, int64_t vocabulary, int64_t kv_blocks
   require(tokens > 0 && s.context >= 0, "a sequence of a step needs a token to compute");
   require(s.context + tokens <= longest, "a sequence is longer than the model's max_position_embeddings");
   require(s.context + tokens <= room * block_tokens, "a sequence has too few KV blocks for its tokens");
+  require(s.follows < 0 || tokens == 1, "a sequence follows with one token");
   require(s.outputs >= 0 && s.outputs <= tokens, "a sequence wants more outputs than it has tokens");
   for (const Token token : s.tokens) require(token >= 0 && token < vocabulary, "a token is not in the vocabulary");
   for (const int32_t block : s.blocks) require(block >= 0 && block < kv_blocks, "a KV block is not in the cache");
@@ -74,6 +75,7 @@ class StepFiller {
       a_.ids[row + i] = s.tokens[static_cast<size_t>(i)];
       a_.positions[row + i] = static_cast<int32_t>(s.context + i);
       a_.sequence_of[row + i] = static_cast<int32_t>(sequence);
+      a_.follows[row + i] = static_cast<int32_t>(s.follows);
     }
     int32_t* const blocks = a_.blocks + sequence * e_.blocks_per_sequence;
     const auto room = std::min(static_cast<int64_t>(s.blocks.size()), e_.blocks_per_sequence);
@@ -118,6 +120,7 @@ StepArrays StepArrays::at(std::byte* base, const StepExtents& e, size_t& bytes) 
   a.ids = carver.take<int32_t>(e.tokens());
   a.positions = carver.take<int32_t>(e.tokens());
   a.sequence_of = carver.take<int32_t>(e.tokens());
+  a.follows = carver.take<int32_t>(e.tokens());
   a.contexts = carver.take<int32_t>(e.sequences());
   a.starts = carver.take<int32_t>(e.chunks + 1);
   a.output_rows = carver.take<int32_t>(e.outputs);
@@ -136,6 +139,7 @@ StepExtents extents_of(const RankWork& work, int64_t vocabulary, int64_t kv_bloc
     check_sequence(s, vocabulary, kv_blocks, block_tokens, longest);
     const auto tokens = static_cast<int64_t>(s.tokens.size()), context = s.context + tokens;
     e.outputs += s.outputs;
+    e.followed = std::max(e.followed, s.follows + 1);
     e.blocks_per_sequence = std::max(e.blocks_per_sequence, (context + block_tokens - 1) / block_tokens);
     if (tokens == 1) {
       ++e.singles;

@@ -15,6 +15,7 @@ struct StepExtents {
   int64_t longest_chunk = 0;             // [tokens]
   int64_t chunk_context = 0;             // most tokens in the cache with a chunk
   int64_t single_context = 0;            // and with a single token
+  int64_t followed = 0;                  // outputs that the step before must have had: SequenceWork::follows and one
 
   int64_t tokens() const { return chunk_tokens + singles; }
   int64_t sequences() const { return chunks + singles; }
@@ -23,6 +24,7 @@ struct StepExtents {
 // Views into one piece of memory, on the host or a device. Rows of tokens, sequences and outputs.
 struct StepArrays {
   int32_t *ids = nullptr, *positions = nullptr, *sequence_of = nullptr;  // (tokens)
+  int32_t* follows = nullptr;                                            // (tokens): SequenceWork::follows, or -1
   int32_t* blocks = nullptr;                                             // (sequences, blocks_per_sequence)
   int32_t* contexts = nullptr;                                           // (sequences): with the new tokens
   int32_t* starts = nullptr;                                             // (chunks + 1)
@@ -35,7 +37,8 @@ struct StepArrays {
   static StepArrays at(std::byte* base, const StepExtents& extents, size_t& bytes);
 };
 
-// Throws core::Error on work that is none: tokens or blocks out of range, too few blocks, more outputs than tokens.
+// Throws core::Error on work that is none: tokens or blocks out of range, too few blocks, more outputs than tokens,
+// more than one token that follows.
 StepExtents extents_of(const RankWork& work, int64_t vocabulary, int64_t kv_blocks, int64_t block_tokens,
                        int64_t longest);
 

@@ -1,25 +1,19 @@
 #include "runtime/supervisor.h"
 
 #include <signal.h>
-#include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <deque>
-#include <filesystem>
 #include <optional>
-#include <system_error>
 
 #include "core/error.h"
 #include "runtime/exit_codes.h"
-
-extern char** environ;
+#include "runtime/spawn.h"
 
 namespace drydock::runtime {
 namespace {
@@ -52,43 +46,6 @@ sigset_t stop_signals() {
   return out;
 }
 
-pid_t spawn(const SupervisorOptions& o, const ChildSpec& child) {
-  std::vector<std::string> words{o.program}, variables;
-  words.insert(words.end(), child.arguments.begin(), child.arguments.end());
-  for (char** at = environ; *at; ++at) variables.emplace_back(*at);
-  const std::string parent = std::string(kSupervisorName) + "=" + std::to_string(::getpid());
-  std::vector<std::string> given = o.environment;
-  given.push_back(parent);
-  for (const std::string& pair : given) {
-    const std::string key = pair.substr(0, pair.find('=') + 1);
-    std::erase_if(variables, [&](const std::string& v) { return v.starts_with(key); });
-    variables.push_back(pair);
-  }
-  const auto pointers = [](std::vector<std::string>& texts) {
-    std::vector<char*> out;
-    for (std::string& text : texts) out.push_back(text.data());
-    out.push_back(nullptr);
-    return out;
-  };
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  sigset_t none, all;
-  sigemptyset(&none);
-  sigfillset(&all);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &all);
-  posix_spawnattr_setpgroup(&attributes, 0);  // a terminal's Ctrl-C comes to the supervisor alone, which stops in order
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-  pid_t pid = -1;
-  const int status =
-      ::posix_spawn(&pid, o.program.c_str(), nullptr, &attributes, pointers(words).data(), pointers(variables).data());
-  posix_spawnattr_destroy(&attributes);
-  if (status != 0)
-    throw core::Error("can't start " + o.program + " for " + child.name + ": " +
-                      std::generic_category().message(status));
-  return pid;
-}
-
 class Supervision {
  public:
   explicit Supervision(const SupervisorOptions& o) : options_(o) {
@@ -118,7 +75,9 @@ class Supervision {
   }
 
   void begin(Child& c) {
-    c.pid = spawn(options_, c.spec);
+    std::vector<std::string> environment = options_.environment;
+    environment.push_back(std::string(kSupervisorName) + "=" + std::to_string(::getpid()));
+    c.pid = spawn(options_.program, c.spec.arguments, environment, {}, c.spec.name);
     c.began = SteadyClock::now();
   }
 
@@ -206,13 +165,6 @@ void follow_supervisor() {
   if (!parent) return;
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (std::to_string(::getppid()) != parent) ::raise(SIGTERM);  // it went before it could be followed
-}
-
-std::string own_program() {
-  std::error_code status;
-  const auto path = std::filesystem::read_symlink("/proc/self/exe", status);
-  if (status) throw core::Error("/proc/self/exe: " + status.message());
-  return path.string();
 }
 
 void hold_stop_signals() {

@@ -33,9 +33,6 @@ int supervise(const SupervisorOptions& options);
 // For children: ends this process when its supervisor is gone. Nothing where there is none.
 void follow_supervisor();
 
-// This program's path. Throws core::Error.
-std::string own_program();
-
 // SIGTERM and SIGINT are kept from threads that are made from now on, and wait_for_stop() tells of them.
 void hold_stop_signals();
 // True: asked to stop; false: `seconds` are over.

@@ -27,7 +27,9 @@ class WeightLoader {
   Weights load() {
     Weights w;
     w.embedding = matrix({whole("model.embed_tokens.weight", whole_.vocabulary)}, whole_.hidden);
-    w.head = whole_.tied_embeddings ? w.embedding : matrix({whole("lm_head.weight", whole_.vocabulary)}, whole_.hidden);
+    w.head = whole_.tied_embeddings
+                 ? own_rows(w.embedding)
+                 : matrix({rows("lm_head.weight", whole_.vocabulary, own_.head_rows, whole_.hidden)}, whole_.hidden);
     w.final_norm = vector("model.norm.weight", whole_.hidden);
     w.inverse_frequencies =
         static_cast<const float*>(put(whole_.inverse_frequencies.size() * sizeof(float), [&](std::byte* to) {
@@ -86,6 +88,15 @@ class WeightLoader {
     return {name, rows, all, false, 0, rows, rank_ * own, own};
   }
 
+  // This rank's rows of a head that is whole.
+  Matrix own_rows(Matrix head) const {
+    if (own_.head_rows == whole_.vocabulary) return head;
+    head.rows = own_.head_rows;
+    head.data =
+        static_cast<std::byte*>(head.data) + static_cast<size_t>(rank_ * own_.head_rows * whole_.hidden) * element();
+    return head;
+  }
+
   const void* vector(const std::string& name, int64_t count) {
     const WeightPart part{name, 1, count, true, 0, 1, 0, count};
     return put(static_cast<size_t>(count) * element(), [&](std::byte* to) { source_.read(part, dtype_, to); });
@@ -137,7 +148,9 @@ ModelConfig share_of(const ModelConfig& whole, const WeightShare& share) {
   };
   divide(own.heads, "num_attention_heads");
   divide(own.kv_heads, "num_key_value_heads");
-  for (ModelConfig::Layer& layer : own.layers) divide(layer.inter, "intermediate_size");
+  for (ModelConfig::Layer& layer : own.layers)
+    divide(layer.inter, layer.experts > 0 ? "moe_intermediate_size" : "intermediate_size");
+  if (whole.vocabulary % share.ranks == 0) own.head_rows = whole.vocabulary / share.ranks;
   return own;
 }
 

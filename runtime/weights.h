@@ -25,7 +25,7 @@ struct LayerWeights {
 };
 
 struct Weights {
-  kernels::Matrix embedding, head;  // (vocabulary, hidden); the same memory where tied
+  kernels::Matrix embedding, head;  // (vocabulary, hidden), (head_rows, hidden); the same memory where tied
   const void* final_norm = nullptr;
   const float* inverse_frequencies = nullptr;
   std::vector<LayerWeights> layers;
@@ -40,12 +40,14 @@ class WeightMemory {
   virtual void* put(size_t bytes, const std::function<void(std::byte*)>& write) = 0;
 };
 
-// What rank `rank` of `ranks` holds: its heads, and its part of every feed-forward's width; embedding and head whole.
+// What rank `rank` of `ranks` holds: its heads, its part of every feed-forward's width, and of the output head where
+// the vocabulary can be divided; the embedding whole.
 struct WeightShare {
   int rank = 0, ranks = 1;
 };
 
-// The config of one rank: heads, kv_heads and inter divided. Throws core::Error when they can't be.
+// The config of one rank: heads, kv_heads, inter and head_rows divided. Throws core::Error when the first three can't
+// be.
 ModelConfig share_of(const ModelConfig& whole, const WeightShare& share);
 
 // `threads` read in parallel.

@@ -3,111 +3,22 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <bit>
 #include <cmath>
-#include <cstring>
-#include <type_traits>
 
 #include "core/error.h"
+#include "runtime/wire_bytes.h"
 
 namespace drydock::runtime {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "numbers go onto the wire as they lie in memory");
-
 constexpr uint32_t kWireMagic = 0x44595244;  // "DRYD"
-constexpr size_t kMostTextBytes = 4096, kMostStops = 4096, kMostTop = 64;
+constexpr size_t kMostStops = 4096, kMostTop = 64;
 constexpr int64_t kMostCount = int64_t{1} << 50;
-
-[[noreturn]] void malformed(const char* what) { throw core::Error(std::string("malformed message: ") + what); }
+constexpr double kMostWait_us = 1e12;  // 11 days: a moment so far from now is still a number of nanoseconds
 
 uint64_t wire_checksum(uint16_t kind, std::span<const std::byte> body) {
   return XXH3_64bits_withSeed(body.data(), body.size(), (static_cast<uint64_t>(kind) << 32) | body.size());
 }
-
-class WireWriter {
- public:
-  template <typename T>
-  void number(T value) {
-    static_assert(std::is_arithmetic_v<T> || std::is_enum_v<T>);
-    bytes(std::as_bytes(std::span(&value, 1)));
-  }
-  void bytes(std::span<const std::byte> data) { out.insert(out.end(), data.begin(), data.end()); }
-  void text(std::string_view value) {
-    const std::string_view kept = value.substr(0, kMostTextBytes);
-    number(static_cast<uint32_t>(kept.size()));
-    bytes(std::as_bytes(std::span(kept)));
-  }
-  template <typename T>
-  void list(const std::vector<T>& values) {
-    number(static_cast<uint32_t>(values.size()));
-    bytes(std::as_bytes(std::span(values)));
-  }
-  Bytes out;
-};
-
-class WireReader {
- public:
-  explicit WireReader(std::span<const std::byte> in) : left_(in) {}
-
-  std::span<const std::byte> bytes(size_t count) {
-    if (count > left_.size()) malformed("too short");
-    const auto out = left_.first(count);
-    left_ = left_.subspan(count);
-    return out;
-  }
-  template <typename T>
-  T number() {
-    static_assert(std::is_arithmetic_v<T>);
-    T value;
-    std::memcpy(&value, bytes(sizeof(T)).data(), sizeof(T));
-    return value;
-  }
-  int64_t whole(int64_t least, int64_t most) {
-    const auto value = number<int64_t>();
-    if (value < least || value > most) malformed("a number out of range");
-    return value;
-  }
-  double real() {
-    const auto value = number<double>();
-    if (!(value >= 0 && value < 1e18)) malformed("a number out of range");
-    return value;
-  }
-  template <typename E>
-  E choice(uint8_t last) {
-    const auto value = number<uint8_t>();
-    if (value > last) malformed("an unknown choice");
-    return static_cast<E>(value);
-  }
-  bool flag() { return choice<uint8_t>(1) == 1; }
-  std::string text() {
-    const auto size = number<uint32_t>();
-    if (size > kMostTextBytes) malformed("a text too long");
-    const auto data = bytes(size);
-    return {reinterpret_cast<const char*>(data.data()), data.size()};
-  }
-  // Elements of `each` bytes and more that still can come.
-  size_t count(size_t each, size_t most) {
-    const auto value = number<uint32_t>();
-    if (value > most || value > left_.size() / each) malformed("more elements than bytes");
-    return value;
-  }
-  template <typename T>
-  std::vector<T> list(size_t most) {
-    const size_t size = count(sizeof(T), most);
-    std::vector<T> out(size);
-    if (size > 0) std::memcpy(out.data(), bytes(size * sizeof(T)).data(), size * sizeof(T));
-    return out;
-  }
-  void end() const {
-    if (!left_.empty()) malformed("too long");
-  }
-
- private:
-  std::span<const std::byte> left_;
-};
-
-constexpr size_t kAnyCount = SIZE_MAX;
 
 void put(WireWriter& w, const Sampling& s) {
   w.number(s.temperature), w.number(s.top_p), w.number(s.top_k), w.number(s.seed), w.number(s.logprobs);
@@ -138,9 +49,9 @@ GeneratedToken take_token(WireReader& r) {
 // Pulse's fields in their order.
 template <typename P, typename Whole, typename Real>
 void each_count(P& p, const Whole& whole, const Real& real) {
-  for (auto* field :
-       {&p.waiting, &p.running, &p.kv_blocks_used, &p.preemptions, &p.prompt_tokens, &p.cached_prompt_tokens,
-        &p.generated_tokens, &p.steps, &p.kv_transfers, &p.kv_transfers_failed, &p.kv_transferred_bytes})
+  for (auto* field : {&p.waiting, &p.running, &p.kv_blocks_used, &p.preemptions, &p.prompt_tokens,
+                      &p.cached_prompt_tokens, &p.generated_tokens, &p.steps, &p.drafts, &p.draft_tokens,
+                      &p.accepted_tokens, &p.kv_transfers, &p.kv_transfers_failed, &p.kv_transferred_bytes})
     whole(*field);
   for (auto* field : {&p.step_seconds, &p.kv_transfer_seconds, &p.step_age_seconds}) real(*field);
 }
@@ -258,7 +169,7 @@ std::vector<News> decode_news(std::span<const std::byte> body) {
     n.attempt = r.number<Attempt>();
     n.kind = r.choice<NewsKind>(static_cast<uint8_t>(NewsKind::refused));
     n.finish = r.choice<Finish>(static_cast<uint8_t>(Finish::failed));
-    n.delay_us = r.real(), n.cached_tokens = r.whole(0, kMostCount), n.reason = r.text();
+    n.delay_us = r.real(kMostWait_us), n.cached_tokens = r.whole(0, kMostCount), n.reason = r.text();
     const size_t tokens = r.count(kLeastToken, kAnyCount);
     for (size_t t = 0; t < tokens; ++t) n.tokens.push_back(take_token(r));
   }
@@ -292,7 +203,7 @@ KvFetch decode_kv_fetch(std::span<const std::byte> body) {
   WireReader r(body);
   KvFetch f;
   f.attempt = r.number<Attempt>(), f.first_block = r.whole(0, kMostCount), f.blocks = r.whole(1, kMostCount);
-  f.link_free_us = r.real();
+  f.link_free_us = r.real(kMostWait_us);
   r.end();
   return f;
 }
@@ -310,7 +221,7 @@ KvPiece decode_kv_piece(std::span<const std::byte> body) {
   KvPiece p;
   p.attempt = r.number<Attempt>(), p.held = r.flag();
   p.first_block = r.whole(0, kMostCount), p.blocks = r.whole(1, kMostCount);
-  p.wait_us = r.real(), p.link_us = r.real(), p.bytes = r.list<std::byte>(kAnyCount);
+  p.wait_us = r.real(kMostWait_us), p.link_us = r.real(kMostWait_us), p.bytes = r.list<std::byte>(kAnyCount);
   r.end();
   return p;
 }

@@ -33,7 +33,7 @@ inline constexpr uint16_t kLastFrameKind = static_cast<uint16_t>(FrameKind::kv_p
 // "DRYD", version, kind, length of the body, 0, XXH3 (64 bits) of the body seeded with kind and length.
 inline constexpr size_t kFrameHeaderBytes = 24;
 inline constexpr size_t kMostFrameBytes = 32u << 20;
-inline constexpr uint16_t kWireVersion = 1;
+inline constexpr uint16_t kWireVersion = 2;
 
 struct FrameHeader {
   FrameKind kind{};

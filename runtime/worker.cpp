@@ -48,6 +48,8 @@ Worker::Impl::Impl(WorkerSpec given, std::unique_ptr<Engine> made, WorkerSink& t
       engine(std::move(made)),
       sink(told),
       counts_bytes(engine->kv_block_bytes() > 0),
+      overlaps(spec.overlap && engine->overlaps() && engine->ranks() == 1 && spec.policy.decode_tokens == 1 &&
+               spec.policy.result_delay == 0),
       hasher(spec.block_tokens) {
   spec.policy = counting(spec.policy);
   const auto count = static_cast<size_t>(engine->ranks());
@@ -67,13 +69,14 @@ Worker::Impl::Impl(WorkerSpec given, std::unique_ptr<Engine> made, WorkerSink& t
                 try {
                   written->set_value(write_kv(attempt, first, bytes));
                 } catch (...) {
-                  written->set_exception(std::current_exception());
-                  throw;  // the engine has failed
+                  written->set_value(false);  // the engine has failed, and nobody here waits for the sequence any more
+                  throw;
                 }
               });
               return future.get();
             },
             [this](Attempt attempt, bool came, const std::string& reason) { kv_done(attempt, came, reason); }});
+  engine->when_lost([this](const std::string& reason) { post([reason] { throw core::Error(reason); }); });
   thread = std::thread([this] { run(); });
 }
 
@@ -84,7 +87,10 @@ Worker::Impl::~Impl() {
   }
   wake.notify_all();
   thread.join();
-  receiver.reset();
+  // Before what its thread may still use. Not by reset(): what its end runs in this thread's place asks for it.
+  delete receiver.get();
+  static_cast<void>(receiver.release());
+  engine.reset();  // before what it may tell of its loss to
 }
 
 // A task that comes when the thread has ended is run at once: whoever waits for it goes on. What the failed engine says
@@ -236,28 +242,59 @@ void Worker::check() const {
   done.get_future().get();
 }
 
-// In a place of its own, so that it has now_ns().
-bool Worker::Impl::step() {
-  bool any = false;
-  drawn.clear();
-  for (size_t r = 0; r < ranks.size(); ++r) {
-    const scheduler::Batch& batch = ranks[r].next_batch();
-    active[r] = !batch.empty();
-    any |= !batch.empty();
-    fill(static_cast<int>(r), batch);
-  }
-  if (!any) return false;
+// What follows is here so that it has now_ns().
+bool Worker::Impl::whole_step() {
+  Flight& flight = flights.front();
+  if (!form(flight)) return false;
   flush();  // refusals
   step_began_ns = now_ns();
   engine->step(work, result);
   step_began_ns = 0;
   ++counts.steps;
   counts.step_seconds += result.us * 1e-6;
-  count_won();
-  for (size_t r = 0; r < ranks.size(); ++r)
-    if (active[r]) ranks[r].complete();
-  take_results();
+  count_won(flight);
+  complete_step();
+  take_results(flight);
+  flight.drawn.clear();
   return true;
+}
+
+// Begins a step of what there is to run. False: there is nothing.
+bool Worker::Impl::launch_step() {
+  Flight& flight = flights[(oldest + under_way) % flights.size()];
+  const Clock::time_point begin = Clock::now();
+  if (!form(flight)) return false;
+  flush();  // refusals
+  if (under_way == 0) step_began_ns = now_ns();
+  engine->launch(work);
+  if (under_way == 0) step_began = Clock::now();
+  // How many tokens it makes is known: the scheduler may go on.
+  complete_step();
+  for (size_t i = 0; i < flight.drawn.size(); ++i) {
+    ++flight.drawn[i].sequence->unknown;
+    flight.drawn[i].sequence->output = static_cast<int64_t>(i);
+  }
+  ++under_way;
+  constexpr double kForget = 0.95;
+  const double us = std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
+  forming_us = std::max(us, kForget * forming_us);
+  return true;
+}
+
+void Worker::Impl::land_step() {
+  engine->wait(result);
+  Flight& flight = flights[oldest];
+  oldest = (oldest + 1) % flights.size();
+  --under_way;
+  step_began = Clock::now();
+  step_began_ns = under_way > 0 ? now_ns() : 0;
+  ++counts.steps;
+  counts.step_seconds += result.us * 1e-6;
+  if (!flight.prompts) forecast.add(result.us, flight.sequences);
+  for (const Drawn& d : flight.drawn) --d.sequence->unknown;
+  count_won(flight);
+  take_results(flight);
+  flight.drawn.clear();
 }
 
 }  // namespace drydock::runtime

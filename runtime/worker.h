@@ -3,9 +3,11 @@
 // and tells what came of it.
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "runtime/drafts.h"
 #include "runtime/engine.h"
 #include "runtime/messages.h"
 #include "scheduler/scheduler.h"
@@ -25,20 +27,14 @@ class WorkerSink {
 class KvPeer {
  public:
   virtual ~KvPeer() = default;
-  virtual void ask(const KvFetch& fetch) = 0;   // answers come in the order of the questions
-  virtual KvPiece next() = 0;                   // both throw core::Error when the peer is gone or silent
+  virtual void ask(const KvFetch& fetch) = 0;  // answers come in the order of the questions
+  // The next answer. nullopt: none has come for kHeartbeat, and the peer is there. Throws core::Error, as ask() does,
+  // when it is gone or silent.
+  virtual std::optional<KvPiece> next() = 0;
   virtual bool ended() const { return false; }  // the other side has ended the connection
 };
 // To the KV port `address`. Throws core::Error when it can't be had.
 using KvConnect = std::function<std::unique_ptr<KvPeer>(const std::string& address)>;
-
-// What is drafted for a sequence whose answer goes on at `index`.
-struct DraftQuestion {
-  Attempt attempt = 0;
-  std::span<const Token> tokens;
-  uint64_t seed = 0;
-  int64_t index = 0, most = 0;
-};
 
 struct WorkerSpec {
   std::string name = "worker/0";
@@ -47,8 +43,12 @@ struct WorkerSpec {
   int64_t kv_blocks = 1, block_tokens = 32;
   simulator::TransferSpec transfer;  // of engines without KV: what moving it takes, scaled
   std::string kv_address;            // where others fetch its KV; empty: nowhere
-  std::function<std::vector<Token>(const DraftQuestion&)> drafts;  // called on the worker's thread; may be empty
+  // For all sequences that decode in a step at once; called on the worker's thread. May be empty.
+  DraftFunction drafts;
   std::function<void(Attempt)> forget_drafts;
+  // Where the engine overlaps, and nothing is drafted: the next batch is formed, and results are told, while a step is
+  // computed. Then an answer's stop token is seen a step late: its sequence is in one more batch.
+  bool overlap = true;
 };
 
 // Safe to call from many threads.
@@ -82,7 +82,9 @@ class Worker {
 class LocalKv {
  public:
   void add(const std::string& name, Worker* worker);
-  void remove(const std::string& name);  // returns when no question to it is being asked
+  // Returns when no question to it is being asked; who waits for its answers is told that it is gone. With `worker`:
+  // only if the name is that worker's.
+  void remove(const std::string& name, const Worker* worker = nullptr);
   std::unique_ptr<KvPeer> connect(const std::string& name);
 
  private:

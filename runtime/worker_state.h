@@ -1,5 +1,6 @@
 #pragma once
 // What a Worker keeps; shared by the files that implement it.
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
@@ -10,6 +11,7 @@
 
 #include "runtime/block_hasher.h"
 #include "runtime/kv_receiver.h"
+#include "runtime/step_forecast.h"
 #include "runtime/worker.h"
 
 namespace drydock::runtime {
@@ -24,9 +26,26 @@ struct Sequence {
   BlockHasher::Chain chain;
   int64_t cached = -1;     // prompt tokens found in the cache; -1: not begun
   std::vector<Token> fed;  // to the step under way: the last token and drafts
-  bool finished = false;
+  int64_t unknown = 0;     // draws that are under way, in steps that were launched and not waited for
+  int64_t output = -1;     // the last of these, among its step's outputs
+  bool ended = false;      // for its scheduler, by its number of tokens; if it keeps KV, until release()
+  bool finished = false;   // for the worker
 
   std::span<const Token> drafts() const { return std::span(fed).subspan(1); }
+};
+
+// An output of a step: whose, and how many tokens.
+struct Drawn {
+  std::shared_ptr<Sequence> sequence;
+  int64_t count, won;  // drawn, and of these what is right
+  bool of_prompt;
+};
+
+// A step from its batch to its results.
+struct Flight {
+  std::vector<Drawn> drawn;
+  int64_t sequences = 0;
+  bool prompts = false;
 };
 
 // KV that a prefill stage holds for another worker.
@@ -63,19 +82,27 @@ struct Worker::Impl {
   void run_taken();
   bool wait_for_tasks(bool idle);
   bool step();
+  bool whole_step();
+  bool overlapped_step();
+  bool launch_step();
+  bool foreseen() const;
+  void run_tasks_until(Clock::time_point when);
+  void land_step();
+  bool form(Flight& flight);
+  void complete_step();
   void submit(Start start);
   int choose_rank();
   void cancel(Attempt attempt);
   void release(Attempt attempt);
   void forget_all();
-  void fill(int rank, const scheduler::Batch& batch);
-  void feed(Sequence& s);
+  void fill(int rank, const scheduler::Batch& batch, Flight& flight);
+  void feed(int rank, const scheduler::Batch& batch);
   void fetch_kv(Sequence& s);
   void kv_done(Attempt attempt, bool came, const std::string& reason);  // on the receiver's thread
   bool write_kv(Attempt attempt, int64_t first_block, std::span<const std::byte> bytes);
   KvPiece read_piece(const KvFetch& fetch);
-  void count_won();
-  void take_results();
+  void count_won(Flight& flight);
+  void take_results(const Flight& flight);
   void take(Sequence& s, std::span<GeneratedToken> drawn, bool of_prompt);
   void hold(Sequence& s);
   void drop(Sequence& s);
@@ -89,18 +116,19 @@ struct Worker::Impl {
   std::unique_ptr<Engine> engine;
   WorkerSink& sink;
   bool counts_bytes;  // the engine has KV of its own
+  bool overlaps;      // steps are formed while the one before is computed
 
   std::vector<scheduler::Scheduler> ranks;
-  std::vector<std::vector<std::unique_ptr<Sequence>>> owners;  // [rank][id of its scheduler]
+  std::vector<std::vector<std::shared_ptr<Sequence>>> owners;  // [rank][id of its scheduler]
   std::unordered_map<Attempt, Sequence*> sequences;            // those that are not finished
   std::vector<RankWork> work;
   std::vector<char> active;
-  struct Drawn {  // an output of the step: whose, and how many tokens
-    Sequence* sequence;
-    int64_t count, won;  // drawn, and of these what is right
-    bool of_prompt;
-  };
-  std::vector<Drawn> drawn;
+  std::array<Flight, 2> flights;  // `under_way` of them from `oldest` on; without overlap the first is used
+  size_t oldest = 0, under_way = 0;
+  Clock::time_point step_began;  // of the oldest
+  StepForecast forecast;
+  double forming_us = 0;  // the longest of late, from forming a batch to having launched it
+  std::vector<DraftQuestion> questions;
   StepResult result;
   std::vector<News> news_;
   BlockHasher hasher;

@@ -15,6 +15,66 @@ std::span<const int32_t> engine_blocks(std::span<const scheduler::BlockId> block
 
 }  // namespace
 
+bool Worker::Impl::step() { return overlaps ? overlapped_step() : whole_step(); }
+
+// While a step is computed the next one is formed, late: what has come until then is in it. Then the results of the
+// first are told, while the second is computed. How long a step with prompts will take is not known: its results are
+// waited for, and the time in which nothing is computed then is small beside it.
+bool Worker::Impl::overlapped_step() {
+  if (under_way == 0 && !launch_step()) return false;
+  if (foreseen()) {
+    constexpr double kLate = 0.8;                       // of the step
+    constexpr double kForming = 1.25, kMarginUs = 100;  // of the time that forming takes, and beside it
+    const double least_us = forecast.least_us(flights[oldest].sequences);
+    const double us = std::max(0.0, std::min(kLate * least_us, least_us - kForming * forming_us - kMarginUs));
+    run_tasks_until(step_began + std::chrono::nanoseconds(static_cast<int64_t>(us * 1e3)));
+    launch_step();
+  }
+  land_step();
+  return true;
+}
+
+bool Worker::Impl::foreseen() const {
+  return !flights[oldest].prompts && forecast.least_us(flights[oldest].sequences) > 0;
+}
+
+void Worker::Impl::run_tasks_until(Clock::time_point when) {
+  for (;;) {
+    {
+      std::unique_lock lock(mutex);
+      wake.wait_until(lock, when, [this] { return stopping || !tasks.empty(); });
+      if (stopping || tasks.empty()) return;
+      taken.swap(tasks);
+    }
+    run_taken();
+    publish();
+    flush();
+    if (Clock::now() >= when) return;
+  }
+}
+
+// The next step's batch as work for the engine. False: there is none.
+bool Worker::Impl::form(Flight& flight) {
+  bool any = false;
+  flight.drawn.clear();
+  flight.sequences = 0;
+  flight.prompts = false;
+  for (size_t r = 0; r < ranks.size(); ++r) {
+    const scheduler::Batch& batch = ranks[r].next_batch();
+    active[r] = !batch.empty();
+    any |= !batch.empty();
+    fill(static_cast<int>(r), batch, flight);
+  }
+  return any;
+}
+
+void Worker::Impl::complete_step() {
+  for (size_t r = 0; r < ranks.size(); ++r) {
+    if (!active[r]) continue;
+    for (const scheduler::RequestId id : ranks[r].complete().finished) owners[r][static_cast<size_t>(id)]->ended = true;
+  }
+}
+
 // As the simulator's workers place requests: on the rank with the fewest, then the fewest tokens that wait.
 int Worker::Impl::choose_rank() {
   if (ranks.size() == 1) return 0;
@@ -28,7 +88,7 @@ int Worker::Impl::choose_rank() {
 
 void Worker::Impl::submit(Start start) {
   const bool pulls = start.stage == Stage::decode;
-  auto s = std::make_unique<Sequence>();
+  auto s = std::make_shared<Sequence>();
   s->tokens = std::move(start.tokens);
   s->answered = start.answered;
   s->left = start.stage == Stage::prefill ? 1 : start.most_tokens;
@@ -62,7 +122,12 @@ void Worker::Impl::submit(Start start) {
 void Worker::Impl::cancel(Attempt attempt) {
   Sequence* s = find(attempt);
   if (!s) return release(attempt);
-  ranks[static_cast<size_t>(s->rank)].stop(s->id);
+  if (receiver) receiver->forget(attempt);
+  scheduler::Scheduler& rank = ranks[static_cast<size_t>(s->rank)];
+  if (!s->ended)
+    rank.stop(s->id);
+  else if (s->start.stage == Stage::prefill)
+    rank.release(s->id);
   drop(*s);
 }
 
@@ -79,7 +144,7 @@ void Worker::Impl::forget_all() {
   news_.clear();
 }
 
-void Worker::Impl::fill(int rank, const scheduler::Batch& batch) {
+void Worker::Impl::fill(int rank, const scheduler::Batch& batch, Flight& flight) {
   RankWork& w = work[static_cast<size_t>(rank)];
   scheduler::Scheduler& scheduler = ranks[static_cast<size_t>(rank)];
   auto& owner = owners[static_cast<size_t>(rank)];
@@ -88,7 +153,8 @@ void Worker::Impl::fill(int rank, const scheduler::Batch& batch) {
   w.swapped_kv_tokens = static_cast<double>(batch.swapped_in + batch.swapped_out);
   for (const scheduler::RequestId id : batch.pulls) fetch_kv(*owner[static_cast<size_t>(id)]);
   for (const scheduler::Chunk& c : batch.prompts) {
-    Sequence& s = *owner[static_cast<size_t>(c.id)];
+    const std::shared_ptr<Sequence>& owned = owner[static_cast<size_t>(c.id)];
+    Sequence& s = *owned;
     if (s.cached < 0) {
       s.cached = c.context;
       counts.prompt_tokens += static_cast<int64_t>(s.tokens.size());
@@ -98,50 +164,70 @@ void Worker::Impl::fill(int rank, const scheduler::Batch& batch) {
         std::span<const Token>(s.tokens).subspan(static_cast<size_t>(c.context), static_cast<size_t>(c.tokens));
     w.prompts.push_back(
         {tokens, c.context, engine_blocks(scheduler.blocks(c.id)), c.last ? 1 : 0, &s.start.sampling, s.answered});
-    if (c.last) drawn.push_back({&s, 1, 1, true});
+    if (c.last) flight.drawn.push_back({owned, 1, 1, true});
   }
+  feed(rank, batch);
   for (const scheduler::RequestId id : batch.decodes) {
-    Sequence& s = *owner[static_cast<size_t>(id)];
-    feed(s);
+    const std::shared_ptr<Sequence>& owned = owner[static_cast<size_t>(id)];
+    const Sequence& s = *owned;
     const auto outputs = s.finished ? int64_t{0} : static_cast<int64_t>(s.fed.size());
-    w.decodes.push_back({s.fed, static_cast<int64_t>(s.tokens.size()) - 1, engine_blocks(scheduler.blocks(id)), outputs,
-                         &s.start.sampling, s.answered});
-    if (!s.finished) drawn.push_back({&s, outputs, 1, false});
+    w.decodes.push_back({s.fed, static_cast<int64_t>(s.tokens.size()) + s.unknown - 1,
+                         engine_blocks(scheduler.blocks(id)), outputs, &s.start.sampling, s.answered + s.unknown,
+                         s.unknown > 0 ? s.output : -1});
+    if (!s.finished) flight.drawn.push_back({owned, outputs, 1, false});
   }
+  flight.sequences += static_cast<int64_t>(w.prompts.size() + w.decodes.size());
+  flight.prompts |= !w.prompts.empty();
 }
 
-// The last token, whose KV is not there yet, and drafts of those after it.
-void Worker::Impl::feed(Sequence& s) {
-  s.fed.assign(1, s.tokens.back());
-  const int64_t most = std::min(spec.policy.decode_tokens, s.left) - 1;
-  if (most <= 0 || s.finished || !spec.drafts) return;
-  const auto drafts = spec.drafts({s.start.attempt, s.tokens, s.start.sampling.seed, s.answered, most});
-  for (size_t i = 0; i < drafts.size() && i < static_cast<size_t>(most); ++i) s.fed.push_back(drafts[i]);
+// To each that decodes its last token, whose KV is not there yet, and drafts of those after it.
+void Worker::Impl::feed(int rank, const scheduler::Batch& batch) {
+  auto& owner = owners[static_cast<size_t>(rank)];
+  questions.clear();
+  for (const scheduler::RequestId id : batch.decodes) {
+    Sequence& s = *owner[static_cast<size_t>(id)];
+    s.fed.assign(1, s.tokens.back());
+    const int64_t most = std::min(spec.policy.decode_tokens, s.left) - 1;
+    if (most > 0 && !s.finished && spec.drafts)
+      questions.push_back({s.start.attempt, s.tokens, s.start.sampling, s.answered, most});
+  }
+  if (questions.empty()) return;
+  const DraftAnswers answers = spec.drafts(questions);
+  for (size_t q = 0; q < answers.size() && q < questions.size(); ++q) {
+    const auto most = std::min(answers[q].size(), static_cast<size_t>(questions[q].most));
+    auto& fed = find(questions[q].sequence)->fed;
+    fed.insert(fed.end(), answers[q].begin(), answers[q].begin() + static_cast<int64_t>(most));
+    counts.drafts += most > 0;
+    counts.draft_tokens += static_cast<int64_t>(most);
+  }
 }
 
 // Drafts count while they are what the model drew; the token after the last right one counts as well.
-void Worker::Impl::count_won() {
+void Worker::Impl::count_won(Flight& flight) {
   size_t at = 0;
-  for (Drawn& d : drawn) {
+  for (Drawn& d : flight.drawn) {
     if (at + static_cast<size_t>(d.count) > result.tokens.size())
       throw core::Error(spec.name + ": the engine drew fewer tokens than it was asked for");
     int64_t won = 1;
-    if (!d.of_prompt) {
+    if (!d.of_prompt && !overlaps) {
       const auto drafts = d.sequence->drafts();
       while (won < d.count &&
              drafts[static_cast<size_t>(won) - 1] == result.tokens[at + static_cast<size_t>(won) - 1].token)
         ++won;
       ranks[static_cast<size_t>(d.sequence->rank)].won(d.sequence->id, won);
+      counts.accepted_tokens += won - 1;
     }
     at += static_cast<size_t>(d.count);
     d.won = won;
   }
 }
 
-void Worker::Impl::take_results() {
+// Of a sequence that has ended meanwhile nothing is told any more.
+void Worker::Impl::take_results(const Flight& flight) {
   size_t at = 0;
-  for (const Drawn& d : drawn) {
-    take(*d.sequence, std::span(result.tokens).subspan(at, static_cast<size_t>(d.won)), d.of_prompt);
+  for (const Drawn& d : flight.drawn) {
+    if (!d.sequence->finished)
+      take(*d.sequence, std::span(result.tokens).subspan(at, static_cast<size_t>(d.won)), d.of_prompt);
     at += static_cast<size_t>(d.count);
   }
 }
@@ -169,10 +255,10 @@ void Worker::Impl::take(Sequence& s, std::span<GeneratedToken> tokens, bool of_p
     news.kind = s.start.stage == Stage::prefill ? NewsKind::prefilled : NewsKind::finished;
     news.finish = stopped ? Finish::stop : Finish::length;
     if (news.kind == NewsKind::prefilled) hold(s);
-    // Else it has left the scheduler by itself; under result_delay the stopped one leaves at once all the same.
-    if (stopped) rank.stop(s.id);
+    if (stopped && !s.ended) rank.stop(s.id);
     drop(s);
-  } else if (spec.policy.prefix_cache && static_cast<int64_t>(s.tokens.size()) / spec.block_tokens > s.chain.blocks) {
+  } else if (!s.ended && spec.policy.prefix_cache &&
+             static_cast<int64_t>(s.tokens.size()) / spec.block_tokens > s.chain.blocks) {
     names.clear();
     hasher.extend(s.chain, s.tokens, names);
     rank.extend_hashes(s.id, names);

@@ -7,8 +7,8 @@
 namespace drydock::scheduler {
 
 // Memory is touched as blocks are first used: most simulations never use them all.
-KvBlocks::KvBlocks(int64_t blocks, bool caches) : caches_(caches), total_(blocks) {
-  assert(blocks > 0 && blocks < INT32_MAX);
+KvBlocks::KvBlocks(int64_t blocks, bool caches, bool counted) : caches_(caches), only_counts_(counted), total_(blocks) {
+  assert(blocks > 0 && blocks < INT32_MAX && !(caches && counted));
   if (!caches) return;
   index_.resize(std::bit_ceil(2 * static_cast<size_t>(blocks)));
   mask_ = index_.size() - 1;
@@ -77,6 +77,11 @@ BlockId KvBlocks::evict() {
 
 bool KvBlocks::allocate(int64_t count, std::vector<BlockId>& held) {
   if (count > available()) return false;
+  if (only_counts_) {
+    counted_ += count;
+    held.resize(held.size() + static_cast<size_t>(count));
+    return true;
+  }
   for (; count > 0; --count) {
     BlockId id;
     if (!free_.empty()) {
@@ -107,6 +112,10 @@ void KvBlocks::publish(BlockId id, uint64_t hash) {
 }
 
 void KvBlocks::release_tail(std::vector<BlockId>& held, size_t kept) {
+  if (only_counts_ && held.size() > kept) {
+    counted_ -= static_cast<int64_t>(held.size() - kept);
+    held.resize(kept);
+  }
   while (held.size() > kept) {
     const BlockId id = held.back();
     held.pop_back();
@@ -125,7 +134,7 @@ void KvBlocks::release_tail(std::vector<BlockId>& held, size_t kept) {
 }
 
 int64_t KvBlocks::holds() const {
-  int64_t sum = 0;
+  int64_t sum = counted_;
   for (const Block& block : blocks_) sum += block.holders;
   return sum;
 }

@@ -14,12 +14,13 @@ using BlockId = uint32_t;
 // growing.
 class KvBlocks {
  public:
-  // 0 < blocks < 2^31. Without `caches`, published hashes are forgotten.
-  KvBlocks(int64_t blocks, bool caches);
+  // 0 < blocks < 2^31. Without `caches`, published hashes are forgotten. `counted`: blocks have no content, so that
+  // they are only counted, and who holds some is given block 0 for each.
+  KvBlocks(int64_t blocks, bool caches, bool counted = false);
 
   int64_t total() const { return total_; }
   int64_t available() const {  // free or cached
-    return total_ - static_cast<int64_t>(blocks_.size()) + static_cast<int64_t>(free_.size()) + cached_;
+    return total_ - counted_ - static_cast<int64_t>(blocks_.size()) + static_cast<int64_t>(free_.size()) + cached_;
   }
   int64_t cached() const { return cached_; }
   bool caches() const { return caches_; }
@@ -69,10 +70,11 @@ class KvBlocks {
   BlockId evict();
 
   bool caches_;
-  int64_t total_;
-  std::vector<Block> blocks_;  // those ever used
-  std::vector<BlockId> free_;  // of those
-  std::vector<Entry> index_;   // open addressing, linear probing, a power of two long, at most half full
+  bool only_counts_;
+  int64_t total_, counted_ = 0;  // counted_: held, where blocks are only counted
+  std::vector<Block> blocks_;    // those ever used
+  std::vector<BlockId> free_;    // of those
+  std::vector<Entry> index_;     // open addressing, linear probing, a power of two long, at most half full
   size_t mask_ = 0;
   BlockId oldest_ = kNone, newest_ = kNone;
   int64_t cached_ = 0;

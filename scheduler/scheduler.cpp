@@ -11,12 +11,13 @@ namespace drydock::scheduler {
 
 Scheduler::Scheduler(const Policy& policy, int64_t kv_blocks, int64_t block_tokens)
     : policy_(policy),
-      kv_(kv_blocks, policy.prefix_cache),
+      kv_(kv_blocks, policy.prefix_cache, !policy.prefix_cache && !policy.counts_tokens),
       shift_(std::countr_zero(static_cast<uint64_t>(block_tokens))),
       watermark_blocks_(static_cast<int64_t>(policy.watermark * static_cast<double>(kv_blocks))),
       growth_(policy.counts_tokens ? 1 : policy.decode_growth),
       room_growth_(policy.counts_tokens ? static_cast<double>(policy.decode_tokens) : policy.decode_growth),
-      spare_tokens_(policy.counts_tokens ? policy.decode_tokens - 1 : 0) {
+      spare_tokens_(policy.counts_tokens ? policy.decode_tokens - 1 : 0),
+      lazy_(!policy.prefix_cache && !policy.counts_tokens) {
   assert(std::has_single_bit(static_cast<uint64_t>(block_tokens)));
   assert(policy.max_tokens > 0 && policy.max_sequences > 0 && policy.decode_growth >= 1);
 }
@@ -28,8 +29,7 @@ int64_t Scheduler::blocks_of(double tokens) const {
 
 bool Scheduler::can_run(const Request& r) const {
   const int64_t steps = r.decode_steps < 0 ? r.output_tokens - 1 : r.decode_steps;
-  const double output =
-      std::max(static_cast<double>(r.output_tokens), static_cast<double>(steps + 1) * growth_);
+  const double output = std::max(static_cast<double>(r.output_tokens), static_cast<double>(steps + 1) * growth_);
   return blocks_of(static_cast<double>(r.prompt_tokens + spare_tokens_) + std::ceil(output)) <= kv_.total();
 }
 
@@ -61,7 +61,7 @@ RequestId Scheduler::add(const Request& request) {
   if (s.request.decode_steps < 0) s.request.decode_steps = request.output_tokens - 1;
   s.sequence = sequence_++;
   s.eligible = steps_ + (in_flight_ || !running_.empty() ? policy_.result_delay : 0);
-  if (in_flight_ && policy_.result_delay > 0) new_.push_back(id);
+  if (in_flight_) new_.push_back(id);
   s.left = s.request.decode_steps;
   s.target = request.prompt_tokens;
   s.published = 0;
@@ -82,15 +82,21 @@ void Scheduler::enqueue(RequestId id) {
   waiting_.insert(at, id);
 }
 
-const Batch& Scheduler::next_batch(int64_t most_repeats) {
+const Batch& Scheduler::next_batch(int64_t most_repeats, bool admits) {
   assert(!in_flight_);
+  poll(!chunks_.empty());
+  admits_ = admits;
   chunks_.clear();
   decodes_.clear();
   pulls_.clear();
   batch_ = {};
   budget_ = policy_.max_tokens;
-  blocked_ = preempted_ = false;
-  for (Running& r : running_) r.scheduled = false, r.chunk = 0;
+  blocked_ = preempted_ = all_scheduled_ = joined_late_ = false;
+  if (running_.empty()) clock_ = synced_ = 0;
+  if (changed_) {
+    begin_count();
+    for (const Running& r : running_) count(r);
+  }
   // Idle, nothing has to be waited for.
   if (running_.empty() && !waiting_.empty())
     slot(waiting_.front()).eligible = std::min(slot(waiting_.front()).eligible, steps_);
@@ -106,7 +112,7 @@ const Batch& Scheduler::next_batch(int64_t most_repeats) {
     }
   }
   batch_.prompts = chunks_;
-  batch_.decodes = decodes_;
+  batch_.decodes = all_scheduled_ ? everyone_ : decodes_;
   batch_.pulls = pulls_;
   in_flight_ = !batch_.empty();
   if (in_flight_) ++steps_;
@@ -114,92 +120,35 @@ const Batch& Scheduler::next_batch(int64_t most_repeats) {
   return batch_;
 }
 
-// Gives running requests their share of the step, in order.
-void Scheduler::schedule(bool prompts, bool decodes) {
-  for (size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
-    const Running& r = running_[i];
-    if (r.decodes()) {
-      if (decodes) schedule_one(i, 0);
-    } else if (prompts) {
-      schedule_one(i, chunk_of(r.target - static_cast<int64_t>(r.done)));
-    }
-  }
+void Scheduler::begin_count() {
+  everyone_.clear();
+  decoders_ = lingering_ = prompting_ = 0;
+  next_end_ = INT64_MAX;
+  context_ = lingering_context_ = 0;
+  changed_ = false;
 }
 
-// Tokens of a prompt that the step can take; 0: none.
-int64_t Scheduler::chunk_of(int64_t fresh) const {
-  if (policy_.chunks) return std::min(fresh, budget_);
-  return fresh <= budget_ || (fresh > policy_.max_tokens && chunks_.empty()) ? fresh : 0;
-}
-
-void Scheduler::schedule_one(size_t index, int64_t chunk) {
-  Running* r = &running_[index];
-  if (r->lingers == 0) {
-    const bool decodes = r->decodes();
-    if (!decodes && chunk == 0) return;
-    if (!grow_or_preempt(index, r->done + (decodes ? room_growth_ : static_cast<double>(chunk)))) return;
-    r = &running_[index];
-  }
-  r->scheduled = true;
-  if (r->decodes()) {
-    decodes_.push_back(r->id);
-    batch_.lingering += r->lingers > 0;
-    batch_.decode_context += r->done;
-    budget_ -= policy_.decode_tokens;
+void Scheduler::count(const Running& r) {
+  if (!r.in_decode()) {
+    ++prompting_;
     return;
   }
-  r->chunk = chunk;
-  budget_ -= chunk;
-  const auto context = static_cast<int64_t>(r->done);
-  chunks_.push_back({r->id, chunk, context, context + chunk >= r->target});
-}
-
-bool Scheduler::grow(Running& r, double tokens) {
-  if (tokens <= static_cast<double>(r.room)) return true;
-  Slot& s = slot(r.id);
-  const int64_t wanted = blocks_of(tokens) - static_cast<int64_t>(s.blocks.size());
-  if (wanted > 0 && !kv_.allocate(wanted, s.blocks)) return false;
-  r.room = static_cast<int64_t>(s.blocks.size()) << shift_;
-  return true;
-}
-
-// False: the request itself had to go, with all behind it.
-bool Scheduler::grow_or_preempt(size_t index, double tokens) {
-  while (!grow(running_[index], tokens)) {
-    const bool itself = index + 1 == running_.size();
-    preempt_last();
-    if (itself) return false;
-  }
-  return true;
-}
-
-void Scheduler::preempt_last() {
-  const Running r = running_.back();
-  running_.pop_back();
-  preempted_ = true;
-  if (r.lingers > 0) return leave(r.id);
-  Slot& s = slot(r.id);
-  ++counters_.preemptions;
-  s.left = r.left;
-  if (policy_.preemption == Preemption::swap && r.decodes()) {
-    s.swapped = static_cast<int64_t>(std::ceil(r.done));
-    batch_.swapped_out += s.swapped;
-  } else if (r.decodes()) {
-    // With the last token, whose KV was not there yet: as far as a step of decode would have come.
-    s.target = static_cast<int64_t>(r.done + growth_);
-  }
-  s.published = 0;
-  kv_.release(s.blocks);
-  s.eligible = steps_;
-  enqueue(r.id);
+  everyone_.push_back(r.id);
+  if (r.decoding)
+    ++decoders_, context_ += r.done, next_end_ = std::min(next_end_, r.left);
+  else
+    ++lingering_, lingering_context_ += r.done;
 }
 
 int64_t Scheduler::repeats(int64_t most) const {
-  if (!chunks_.empty() || decodes_.empty() || preempted_ || decodes_.size() < running_.size()) return 1;
+  if (!chunks_.empty() || batch_.decodes.empty() || preempted_ || batch_.decodes.size() < running_.size()) return 1;
   if (batch_.swapped_in > 0 || most <= 1) return 1;
   int64_t steps = most;
-  for (const Running& r : running_) steps = std::min(steps, r.lingers > 0 ? r.lingers : r.left);
-  if (!waiting_.empty() && !blocked_) steps = std::min(steps, eligible_in());
+  if (decoders_ > 0) steps = std::min(steps, next_end_ - clock_);
+  if (lingering_ > 0)
+    for (const Running& r : running_)
+      if (r.lingers > 0) steps = std::min<int64_t>(steps, r.lingers);
+  if (!waiting_.empty() && !blocked_) steps = std::min(steps, admits_in());
   steps = std::max<int64_t>(steps, 1);
   if (fits_for(steps)) return steps;
   int64_t low = 1;
@@ -210,45 +159,29 @@ int64_t Scheduler::repeats(int64_t most) const {
   return low;
 }
 
-// Steps until the first waiting request may be admitted.
-int64_t Scheduler::eligible_in() const {
-  return std::max<int64_t>(1, slots_[static_cast<size_t>(waiting_.front())].eligible - steps_ + 1);
-}
-
-bool Scheduler::fits_for(int64_t steps) const {
-  const double grown = policy_.decode_growth * static_cast<double>(steps);
-  const auto each = static_cast<int64_t>(grown / static_cast<double>(block_tokens())) + 2;
-  if (kv_.available() >= each * static_cast<int64_t>(running_.size())) return true;
-  int64_t wanted = 0;
-  for (const Running& r : running_)
-    if (r.lingers == 0) wanted += std::max<int64_t>(0, blocks_of(r.done + grown) - (r.room >> shift_));
-  return wanted <= kv_.available();
+// Steps until it is to be asked again whether a waiting request joins.
+int64_t Scheduler::admits_in() const {
+  const int64_t now = steps_ - 1;  // of the batch just made
+  int64_t next = now + kUnbounded;
+  const auto wake = [&](int64_t step) {
+    if (step > now) next = std::min(next, step);
+  };
+  const bool counts = waits_from_ >= 0;  // those behind the first are looked at, too
+  for (const RequestId id : waiting_) {
+    const Slot& s = slot(id);
+    if (s.sequence >= seen_) wake(polled_ + policy_.poll_steps);
+    wake(s.eligible);
+    if (!counts) break;
+  }
+  if (counts) wake(waits_from_ + policy_.wait_steps);
+  const bool held =
+      counts || !admits_ || slot(waiting_.front()).sequence >= seen_ || slot(waiting_.front()).eligible > now;
+  return held ? next - now : 1;
 }
 
 void Scheduler::publish(Slot& s, double done) {
   const size_t full = std::min(static_cast<size_t>(static_cast<int64_t>(done) >> shift_), s.hashes.size());
   for (; s.published < full; ++s.published) kv_.publish(s.blocks[s.published], s.hashes[s.published]);
-}
-
-// One request's share of the step is done. True: it has its last token.
-bool Scheduler::advance(Running& r, int64_t steps) {
-  Slot& s = slot(r.id);
-  if (r.decodes()) {
-    const int64_t tokens = policy_.counts_tokens ? std::exchange(s.won, 1) : steps;
-    r.done += growth_ * static_cast<double>(tokens);
-    r.left -= tokens;
-  } else {
-    r.done += static_cast<double>(r.chunk);
-    counters_.computed_tokens += r.chunk;
-    if (!r.decodes()) return publish(s, r.done), false;
-    if (s.started) --r.left;  // a recomputed request makes its next token
-  }
-  if (!s.hashes.empty()) publish(s, r.done);
-  if (!s.started) {
-    s.started = true;
-    first_.push_back(r.id);
-  }
-  return r.left <= 0;
 }
 
 const Progress& Scheduler::complete(int64_t steps) {
@@ -259,20 +192,25 @@ const Progress& Scheduler::complete(int64_t steps) {
   new_.clear();
   first_.clear();
   finished_.clear();
-  if (steps > 1) grow_all(steps);
+  progress_ = {};
+  if (!lazy_ && steps > 1) grow_all(steps);
+  if (!batch_.decodes.empty()) clock_ += steps;
+  if (goes_on()) return progress_;
+  begin_count();
   size_t kept = 0;
   for (size_t i = 0; i < running_.size(); ++i) {
     Running& r = running_[i];
-    bool gone = slot(r.id).stopping;
-    if (gone) {
+    bool gone = stopping_ > 0 && slot(r.id).stopping;
+    if (gone)
       leave(r.id);
-    } else if (r.scheduled && r.lingers > 0) {
-      r.lingers -= static_cast<int32_t>(steps);
-      if ((gone = r.lingers <= 0)) leave(r.id);
-    } else if (r.scheduled && advance(r, steps)) {
-      gone = finish(r);
-    }
+    else if (r.in_decode())
+      gone = decoded(r, steps);
+    else if (r.scheduled)
+      gone = computed(r);
     if (gone) continue;
+    r.scheduled = false;
+    r.chunk = 0;
+    count(r);
     if (kept != i) running_[kept] = r;
     ++kept;
   }
@@ -281,33 +219,77 @@ const Progress& Scheduler::complete(int64_t steps) {
   return progress_;
 }
 
-// Before any request gives its blocks back, as step by step: what is evicted is the same then.
-void Scheduler::grow_all(int64_t steps) {
-  for (Running& r : running_) {
-    if (!r.scheduled || r.lingers > 0) continue;
-    const bool got = grow(r, r.done + policy_.decode_growth * static_cast<double>(steps));
-    assert(got);
-    static_cast<void>(got);
+// Nothing but the clock has changed.
+bool Scheduler::goes_on() const {
+  return all_scheduled_ && chunks_.empty() && lingering_ == 0 && stopping_ == 0 && !joined_late_ && clock_ < next_end_;
+}
+
+// The step is over for a request in decode. True: it leaves the batch.
+bool Scheduler::decoded(Running& r, int64_t steps) {
+  if (!takes_part(r)) {
+    if (r.decoding && !batch_.decodes.empty()) r.done -= growth_ * static_cast<double>(steps), r.left += steps;
+    return false;
   }
+  if (r.lingers > 0) {
+    r.lingers -= static_cast<int32_t>(steps);
+    if (r.lingers <= 0) leave(r.id);
+    return r.lingers <= 0;
+  }
+  if (!lazy_) {
+    Slot& s = slot(r.id);
+    if (policy_.counts_tokens) {
+      const int64_t more = std::exchange(s.won, 1) - steps;
+      r.done += growth_ * static_cast<double>(more);
+      r.left -= more;
+    }
+    if (!s.hashes.empty()) publish(s, done_of(r));
+  }
+  return r.left <= clock_ && finish(r);
+}
+
+// The same for a piece of a prompt.
+bool Scheduler::computed(Running& r) {
+  Slot& s = slot(r.id);
+  r.done += static_cast<double>(r.chunk);
+  counters_.computed_tokens += r.chunk;
+  publish(s, r.done);
+  if (r.done < static_cast<double>(r.target)) return false;
+  if (s.started) {
+    --r.left;  // a recomputed request makes its next token
+  } else {
+    s.started = true;
+    first_.push_back(r.id);
+  }
+  r.decoding = true;
+  r.done -= growth_ * static_cast<double>(clock_);
+  r.left += clock_;
+  return r.left <= clock_ && finish(r);
 }
 
 // True: it leaves the batch at once.
 bool Scheduler::finish(Running& r) {
   finished_.push_back(r.id);
   if (slot(r.id).request.keeps_kv) {
+    grow(r, done_of(r));
     slot(r.id).phase = Phase::finished;
     return true;
   }
+  if (policy_.result_delay == 0) {
+    leave(r.id);
+    return true;
+  }
+  r.done = done_of(r);
+  r.left = 0;
+  r.decoding = false;
   r.lingers = policy_.result_delay;
-  if (r.lingers > 0) return false;
-  leave(r.id);
-  return true;
+  return false;
 }
 
 void Scheduler::leave(RequestId id) {
   Slot& s = slot(id);
   kv_.release(s.blocks);
   s.phase = Phase::none;
+  stopping_ -= s.stopping;
   s.stopping = false;
   unused_.push_back(id);
 }
@@ -348,11 +330,13 @@ void Scheduler::stop(RequestId id) {
       break;
     case Phase::running: {
       if (in_flight_) {
+        stopping_ += !s.stopping;
         s.stopping = true;
         blocked_ = false;
         return;
       }
       std::erase_if(running_, [id](const Running& r) { return r.id == id; });
+      changed_ = true;
       break;
     }
     default:
@@ -367,7 +351,7 @@ int64_t Scheduler::generated(RequestId id) const {
   if (!s.started) return 0;
   int64_t left = s.left;
   for (const Running& r : running_)
-    if (r.id == id) left = r.left;
+    if (r.id == id) left = left_of(r);
   const double steps = static_cast<double>(s.request.decode_steps - left);
   return std::min<int64_t>(s.request.output_tokens, 1 + std::llround(steps * growth_));
 }
@@ -379,9 +363,10 @@ void Scheduler::check() const {
   if (held != kv_.holds()) throw std::logic_error("requests and blocks disagree on who holds what");
   for (const Running& r : running_) {
     const auto blocks = static_cast<int64_t>(slots_[static_cast<size_t>(r.id)].blocks.size());
-    if (blocks << shift_ != r.room || r.done > static_cast<double>(r.room) + 1e-6)
+    if (blocks << shift_ != r.room || (!lazy_ && done_of(r) > static_cast<double>(r.room) + 1e-6))
       throw std::logic_error("a running request has more tokens than its blocks hold");
   }
+  if (free_blocks() < 0) throw std::logic_error("running requests have more tokens than there are blocks");
 }
 
 }  // namespace drydock::scheduler

@@ -3,6 +3,7 @@
 // logic, driven by predicted times in the simulator and by real ones in the runtime.
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,6 +32,18 @@ struct Policy {
   // a new one stays out of it, for as many.
   int result_delay = 0;
   bool prefix_cache = false;
+  // A prompt that could start beside decode waits until it has done so for wait_steps steps, or until prompts and
+  // decode of the step would take wait_share of max_tokens. TensorRT-LLM's batch_wait_timeout_iters and
+  // batch_wait_max_tokens_ratio: tensorrt_llm/_torch/pyexecutor/py_executor.py, _waiting_requests().
+  int64_t wait_steps = 0;
+  double wait_share = 1;
+  // New requests are looked at after so many steps of decode, after every step with prompts, and when idle. SGLang's
+  // scheduler_recv_interval: python/sglang/srt/managers/scheduler_recv_skipper.py.
+  int64_t poll_steps = 1;
+  // For who steps several attention-DP ranks together: a prompt starts when every rank has one that could, then after
+  // balance_wait more such steps, or else in every balance_steps-th step; 0: at once. TensorRT-LLM's
+  // attention_dp_config (enable_balance, timeout_iters, batching_wait_iters): py_executor.py, _balance_adp_requests().
+  int64_t balance_steps = 0, balance_wait = 0;
   // Under speculative decoding: tokens of the step per decoding sequence, and tokens it wins on average.
   int64_t decode_tokens = 1;
   double decode_growth = 1;
@@ -107,8 +120,12 @@ class Scheduler {
   bool can_run(const Request& request) const;
   RequestId add(const Request& request);  // can_run() must hold
 
-  // The next step's batch; empty when nothing can run. `most_repeats` > 1 asks how often it would come again.
-  const Batch& next_batch(int64_t most_repeats = 1);
+  // The next step's batch; empty when nothing can run. `most_repeats` > 1 asks how often it would come again. Without
+  // `admits` no waiting request joins it, and repeats knows of no end to that.
+  const Batch& next_batch(int64_t most_repeats = 1, bool admits = true);
+  // Of the next step, before next_batch(): whether a waiting request could join it, and whether requests decode in it.
+  bool could_admit() const;
+  bool decodes() const;
   // The batch ran `steps` <= repeats times.
   const Progress& complete(int64_t steps = 1);
 
@@ -127,7 +144,7 @@ class Scheduler {
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t running() const { return static_cast<int64_t>(running_.size() + pulling_.size()); }
   int64_t waiting_tokens() const { return waiting_tokens_; }  // of prompts not admitted
-  int64_t free_blocks() const { return kv_.available(); }
+  int64_t free_blocks() const { return kv_.available() - owed_blocks(); }
   int64_t total_blocks() const { return kv_.total(); }
   int64_t block_tokens() const { return int64_t{1} << shift_; }
   // Prompt tokens that the prefix cache would save a request with these hashes.
@@ -156,41 +173,74 @@ class Scheduler {
     bool stopping = false;
     Phase phase = Phase::none;
   };
+  // Those that decode move in step, so that a step changes one clock instead of each: what they have and when they end
+  // are kept relative to it.
   struct Running {
     RequestId id;
     int32_t lingers;  // > 0: finished, and still in the batch for so many steps
-    double done;      // tokens in the KV cache
-    int64_t target;   // decodes once done >= target
-    int64_t left;     // decode steps to take
+    double done;      // tokens in the KV cache; while it decodes, less those of clock_ steps
+    int64_t target;   // decodes once so many are done
+    int64_t left;     // decode steps to take; while it decodes, clock_ at its end
     int64_t room;     // tokens that its blocks hold
-    int64_t chunk;    // prompt tokens in the current batch
-    bool scheduled;   // in the current batch
-    bool decodes() const { return done >= static_cast<double>(target); }
+    int64_t chunk;    // prompt tokens in the current batch; -1: joined while it ran
+    bool decoding;
+    bool scheduled;  // in the current batch, unless all_scheduled_
+    bool in_decode() const { return decoding || lingers > 0; }
+  };
+
+  // How a waiting request would join the step being filled.
+  struct Entry {
+    KvBlocks::Match match;
+    int64_t cached = 0, chunk = 0, held_now = 0;  // tokens: found in the cache, to compute, of KV to hold
+    bool whole = false;                           // its KV comes from the host or from another worker
   };
 
   int64_t blocks_of(double tokens) const;
+  const Slot& slot(RequestId id) const { return slots_[static_cast<size_t>(id)]; }
   Slot& slot(RequestId id) { return slots_[static_cast<size_t>(id)]; }
+  double done_of(const Running& r) const {
+    return r.decoding ? r.done + growth_ * static_cast<double>(clock_) : r.done;
+  }
+  int64_t left_of(const Running& r) const { return r.decoding ? r.left - clock_ : r.left; }
+  bool takes_part(const Running& r) const { return all_scheduled_ ? r.chunk >= 0 : r.scheduled; }
   bool before(RequestId a, RequestId b) const;
   void enqueue(RequestId id);
+
+  // KV blocks of those that run: scheduler_room.cpp
   bool grow(Running& r, double tokens);
   bool grow_or_preempt(size_t index, double tokens);
+  void grow_all(int64_t steps);
+  void grow_rooms();
   void preempt_last();
+  int64_t owed_blocks() const;
+  int64_t owed_most(int64_t steps) const;
+  bool fits_for(int64_t steps) const;
+
+  void begin_count();
+  void count(const Running& r);
+  bool takes_all();
   void schedule(bool prompts, bool decodes);
-  void schedule_one(size_t index, int64_t tokens);
+  void schedule_one(size_t index, int64_t tokens, bool has_room = false);
+  void schedule_each();
   void admit();
   bool admit_head();
-  int64_t chunk_of(int64_t fresh) const;
+  std::optional<Entry> entry_of(RequestId id, int64_t budget, bool alone, int64_t owed) const;
+  std::optional<Entry> entry_now(RequestId id);
+  bool may_come(const Slot& s) const { return s.eligible <= steps_ && s.sequence < seen_; }
+  void poll(bool after_prompts);
+  bool waits_for_more();
+  int64_t chunk_of(int64_t fresh, int64_t budget, bool alone) const;
   int64_t own_reserve(const Slot& s) const;
-  bool has_room(const Slot& s, int64_t cached, int64_t held_now, const KvBlocks::Match& match) const;
+  bool has_room(const Slot& s, int64_t cached, int64_t held_now, const KvBlocks::Match& match, int64_t owed) const;
   int64_t reserved_blocks() const;
   int64_t reserve_of(double tokens, int64_t left, int64_t room) const;
-  int64_t eligible_in() const;
+  int64_t admits_in() const;
   size_t join(RequestId id, double done);
   int64_t repeats(int64_t most) const;
-  bool fits_for(int64_t steps) const;
-  void grow_all(int64_t steps);
   void publish(Slot& s, double done);
-  bool advance(Running& r, int64_t steps);
+  bool goes_on() const;
+  bool decoded(Running& r, int64_t steps);
+  bool computed(Running& r);
   bool finish(Running& r);
   void leave(RequestId id);
 
@@ -200,14 +250,31 @@ class Scheduler {
   int64_t watermark_blocks_;
   double growth_, room_growth_;  // KV tokens a step of decode adds, and has room for
   int64_t spare_tokens_;         // of KV beyond a request's last token: drafts that turn out wrong
+  // Decoding requests get their blocks when it matters: where no block has content and no step differs from another,
+  // only their number does, and that is known.
+  bool lazy_;
   std::vector<Slot> slots_;
   std::vector<RequestId> unused_;
   std::deque<RequestId> waiting_;
   std::vector<Running> running_;          // in the order they came; by priority first under Order::priority
   std::vector<RequestId> pulling_, new_;  // new: added while a step ran, under delayed results
   int64_t waiting_tokens_ = 0, sequence_ = 0, steps_ = 0;
-  int64_t budget_ = 0;  // tokens that the step being filled still takes
-  bool blocked_ = false, preempted_ = false, in_flight_ = false;
+  int64_t budget_ = 0;             // tokens that the step being filled still takes
+  int64_t polled_ = 0, seen_ = 0;  // step of the last look at new requests, and the first `sequence` after it
+  int64_t waits_from_ = -1;        // step since which prompts wait for more of them; -1: none do
+  bool blocked_ = false, preempted_ = false, in_flight_ = false, admits_ = true;
+
+  int64_t clock_ = 0;           // steps of decode
+  int64_t synced_ = 0;          // clock_ when all that decode had blocks for what they had done
+  bool all_scheduled_ = false;  // all of everyone_ are in the batch
+  bool joined_late_ = false;    // a request joined while the batch ran
+  int64_t stopping_ = 0;        // requests that leave with the step under way
+  // Of running_; changed_: to be counted anew.
+  bool changed_ = true;
+  std::vector<RequestId> everyone_;                       // in decode, in the order of running_
+  int64_t decoders_ = 0, lingering_ = 0, prompting_ = 0;  // of running_
+  int64_t next_end_ = 0;                                  // of the decoders, on clock_
+  double context_ = 0, lingering_context_ = 0;            // of decoders less clock_; of those that linger
 
   Batch batch_;
   std::vector<Chunk> chunks_;

@@ -23,13 +23,14 @@ struct NamedFigure {
   bool optional = false;
 };
 constexpr double kLeastScale = 0.1, kMostScale = 10, kMostUs = 1e6, kMostMs = 1e4, kMostSpread = 3;
-constexpr std::array<NamedFigure, 20> kFigures = {{
+constexpr std::array<NamedFigure, 24> kFigures = {{
     {"host_us", &BackendModel::host_us, 0, kMostUs},
     {"host_us_per_sequence", &BackendModel::host_us_per_sequence, 0, kMostUs},
     {"layer_us", &BackendModel::layer_us, 0, kMostUs},
     {"prompt_us", &BackendModel::prompt_us, 0, kMostUs},
     {"request_ms", &BackendModel::request_ms, 0, kMostMs},
     {"request_ms_per_concurrent", &BackendModel::request_ms_per_concurrent, 0, kMostMs},
+    {"hand_over_ms", &BackendModel::hand_over_ms, 0, kMostMs, true},
     {"gemm", &BackendModel::gemm, kLeastScale, kMostScale},
     {"attention", &BackendModel::attention, kLeastScale, kMostScale},
     {"moe", &BackendModel::moe, kLeastScale, kMostScale},
@@ -37,6 +38,7 @@ constexpr std::array<NamedFigure, 20> kFigures = {{
     {"moe_many", &BackendModel::moe_many, kLeastScale, kMostScale, true},
     {"moe_fp8_block", &BackendModel::moe_fp8_block, kLeastScale, kMostScale, true},
     {"prompt_kernels", &BackendModel::prompt_kernels, kLeastScale, kMostScale, true},
+    {"latent_prompt_us", &BackendModel::latent_prompt_us, 0, kMostUs, true},
     {"collective_us", &BackendModel::collective_us, 0, kMostUs, true},
     {"compute", &BackendModel::compute, kLeastScale, kMostScale, true},
     {"bandwidth", &BackendModel::bandwidth, kLeastScale, kMostScale, true},
@@ -44,6 +46,8 @@ constexpr std::array<NamedFigure, 20> kFigures = {{
     {"request", &BackendModel::request, kLeastScale, kMostScale, true},
     {"ttft_spread", &BackendModel::ttft_spread, 0, kMostSpread},
     {"tpot_spread", &BackendModel::tpot_spread, 0, kMostSpread},
+    {"disagg_ttft_spread", &BackendModel::disagg_ttft_spread, 0, kMostSpread, true},
+    {"disagg_tpot_spread", &BackendModel::disagg_tpot_spread, 0, kMostSpread, true},
 }};
 
 Admission read_admission(const core::Fields& fields) {
@@ -59,12 +63,14 @@ BackendModel read_one(models::Backend backend, const core::Fields& f) {
           "memory_fraction",
           "reserves_output",
           "result_delay",
+          "pads_ranks",
           "host_us",
           "host_us_per_sequence",
           "layer_us",
           "prompt_us",
           "request_ms",
           "request_ms_per_concurrent",
+          "hand_over_ms",
           "gemm",
           "attention",
           "moe",
@@ -73,18 +79,22 @@ BackendModel read_one(models::Backend backend, const core::Fields& f) {
           "moe_fp8_block",
           "prompt_kernels",
           "collective_us",
+          "latent_prompt_us",
           "compute",
           "bandwidth",
           "host",
           "request",
           "ttft_spread",
-          "tpot_spread"});
+          "tpot_spread",
+          "disagg_ttft_spread",
+          "disagg_tpot_spread"});
   BackendModel m;
   m.backend = backend;
   m.admission = read_admission(f);
   m.max_tokens = f.integer("max_tokens", 1, 1 << 20);
   m.memory_fraction = f.number("memory_fraction", 0.05, 1);
   m.result_delay = f.integer_or("result_delay", 0, 0, 4);
+  m.pads_ranks = f.boolean_or("pads_ranks", false);
   m.reserves_output = f.boolean_or("reserves_output", false);
   for (const NamedFigure& known : kFigures)
     m.*known.figure = known.optional ? f.number_or(known.name, m.*known.figure, known.least, known.most)
@@ -115,6 +125,7 @@ std::string to_json(const std::vector<BackendModel>& models) {
     core::Json one = {{"admission", kAdmissions[static_cast<size_t>(m.admission)].name},
                       {"max_tokens", m.max_tokens},
                       {"memory_fraction", m.memory_fraction},
+                      {"pads_ranks", m.pads_ranks},
                       {"reserves_output", m.reserves_output},
                       {"result_delay", m.result_delay}};
     for (const NamedFigure& f : kFigures) one[std::string(f.name)] = m.*f.figure;

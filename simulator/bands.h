@@ -16,4 +16,12 @@ inline core::Figure banded(double value, double kernel_spread, double model_spre
   return {value, value / width, value * width};
 }
 
+// `figure` with another independent half-width of ln joined to its own.
+inline core::Figure widened(const core::Figure& figure, double spread) {
+  const auto wider = [&](double end) { return std::exp(std::hypot(std::log(end), spread)); };
+  if (figure.value <= 0 || figure.low <= 0) return figure;
+  return {figure.value, figure.value / wider(figure.value / figure.low),
+          figure.value * wider(figure.high / figure.value)};
+}
+
 }  // namespace drydock::simulator

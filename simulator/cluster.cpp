@@ -47,7 +47,7 @@ void Cluster::Impl::wake(int pool, int worker, int rank) {
 void Cluster::Impl::start(int pool, int worker) {
   Member& m = *pools[static_cast<size_t>(pool)]->members[static_cast<size_t>(worker)];
   m.worker.start(now, spec.exact);
-  for (int r = 0; r < m.worker.ranks(); ++r) {
+  for (const int r : m.worker.renewed()) {
     const scheduler::Batch& b = m.worker.batch(r);
     auto& owner = m.owners[static_cast<size_t>(r)];
     for (const scheduler::RequestId id : b.pulls) pull(owner[static_cast<size_t>(id)]);
@@ -95,8 +95,7 @@ void Cluster::Impl::account(int pool, int worker, const Run& run) {
   observer->ran(pool, worker, run, m.prompt_tokens);
   m.prompt_tokens = 0;
   size_t prompts = 0;
-  for (int r = 0; r < m.worker.ranks(); ++r) {
-    if (!m.worker.active(r)) continue;
+  for (const int r : m.worker.renewed()) {
     prompts += m.worker.batch(r).prompts.size();
     // The last chunk of a prompt makes a token; from prefill workers the client has it later.
     if (pools[at]->spec.stage != Stage::prefill)
@@ -236,6 +235,7 @@ PoolState Cluster::state(int pool) const {
     if (!m->alive) continue;
     out.waiting += m->worker.waiting();
     out.running += m->worker.running();
+    m->worker.settle();
     out.kv_share += m->worker.kv_share();
   }
   if (out.alive > 0) out.kv_share /= out.alive;

@@ -17,6 +17,7 @@ void Cluster::Impl::fail(const Failure& f) {
     return cut(f.pool, f.worker);
   }
   if (const int64_t over = m.worker.steps_over(now); over > 0) end_run(f.pool, f.worker, over, now);
+  m.worker.settle();  // what requests have is asked when they move
   m.alive = false;
   m.returns = f.restart_us < kNever;
   m.until_us = now;

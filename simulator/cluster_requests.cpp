@@ -58,16 +58,22 @@ void Cluster::Impl::dispatch(int index) {
 }
 
 int Cluster::Impl::choose(PoolRun& pool, const Live& l) {
-  if (pool.members.size() == 1) return pool.router.route(l.prompt, {}, now);
   overlaps.clear();
+  if (pool.members.size() == 1) return pool.router.route(l.prompt, {}, now);
   if (spec.router.policy == scheduler::RouterPolicy::kv_aware && !l.hashes.empty())
     for (const auto& m : pool.members) {
-      int64_t most = 0;
-      for (int r = 0; m->alive && r < m->worker.ranks(); ++r)
-        most = std::max(most, m->worker.rank(r).cached_prefix_tokens(l.hashes, l.prompt));
-      overlaps.push_back(most);
+      m->worker.settle();
+      overlaps.push_back(m->alive ? m->worker.cached_prefix_tokens(l.hashes, l.prompt) : 0);
     }
   return pool.router.route(l.prompt, overlaps, now);
+}
+
+// Of its prompt, what the chosen worker need not compute: what comes with its KV, or lies in the prefix cache where
+// routing asked for that.
+int64_t Cluster::Impl::cached_on(const PoolRun& pool, const Live& l) const {
+  if (pool.spec.stage == Stage::decode && !l.local) return l.prompt;
+  const auto worker = static_cast<size_t>(l.worker);
+  return worker < overlaps.size() ? overlaps[worker] : 0;
 }
 
 void Cluster::Impl::send(int index, int pool_index) {
@@ -81,7 +87,8 @@ void Cluster::Impl::send(int index, int pool_index) {
     return;
   }
   Member& m = *pool.members[static_cast<size_t>(l.worker)];
-  pool.router.started(l.worker, l.prompt, 0);
+  l.cached = cached_on(pool, l);
+  pool.router.started(l.worker, l.prompt, l.cached);
   l.routed = true;
   if (m.alive) submit(index, m);  // else dead, and nobody knows yet
 }
@@ -110,7 +117,7 @@ void Cluster::Impl::submit(int index, Member& m) {
   if (m.worker.ranks() > 1) {
     tokens.clear(), sequences.clear();
     for (int r = 0; r < m.worker.ranks(); ++r) {
-      const scheduler::Scheduler& s = m.worker.rank(r);
+      const scheduler::Scheduler& s = std::as_const(m.worker).rank(r);
       tokens.push_back(s.running() + s.waiting());  // sequences even the ranks out better than prompts in the queue do
       sequences.push_back(s.waiting_tokens());
     }
@@ -140,7 +147,7 @@ void Cluster::Impl::unroute(Live& l) {
   if (l.prefilled)
     router.finished(l.worker, l.prompt, 0);
   else
-    router.abandoned(l.worker, l.prompt, 0);
+    router.abandoned(l.worker, l.prompt, l.cached);
 }
 
 // KV begins to move to a decode worker that has room for it.
@@ -166,7 +173,7 @@ void Cluster::Impl::kv_here(int index) {
   give_back_source(l);
   if (l.record.first_us < 0) l.record.first_us = now;
   output_tokens += 1;
-  pools[static_cast<size_t>(pool)]->router.first_token(worker, l.prompt, 0);
+  pools[static_cast<size_t>(pool)]->router.first_token(worker, l.prompt, l.cached);
   l.prefilled = true;
   if (l.left == 1) {  // nothing to decode: the scheduler would run it once
     to.worker.rank(rank).stop(l.id);
@@ -195,7 +202,7 @@ void Cluster::Impl::first_token(int index, double at_us) {
   PoolRun& pool = *pools[static_cast<size_t>(l.pool)];
   if (pool.spec.stage == Stage::prefill) return;  // the client sees it from the decode worker
   if (l.record.first_us < 0) l.record.first_us = at_us;
-  pool.router.first_token(l.worker, l.prompt, 0);
+  pool.router.first_token(l.worker, l.prompt, l.cached);
   l.prefilled = true;
 }
 

@@ -41,6 +41,7 @@ struct Live {
   RequestRecord record;
   std::vector<uint64_t> hashes;
   int64_t tag = 0, prompt = 0, left = 0;  // prompt and output as the worker sees them: after a migration they shift
+  int64_t cached = 0;                     // prompt tokens that its worker need not compute, as the router was told
   int priority = 0;
   int pool = -1, worker = -1, rank = 0;
   scheduler::RequestId id = -1;
@@ -89,6 +90,7 @@ struct Cluster::Impl {
   void arrive(const Arrival& a);
   void dispatch(int index);
   int choose(PoolRun& pool, const Live& l);
+  int64_t cached_on(const PoolRun& pool, const Live& l) const;
   void send(int index, int pool);
   scheduler::Request request_of(const Live& l, const PoolRun& pool) const;
   void submit(int index, Member& m);

@@ -177,6 +177,7 @@ StepOptions Engine::Impl::step_options() const {
   out.two_batch_overlap = options.two_batch_overlap;
   out.shared_expert_overlap = options.shared_expert_overlap;
   out.decode_tokens = options.decode_tokens();
+  out.remembers = options.remembers;
   if (!options.speculation) return out;
   const DraftPasses passes =
       draft_passes(*options.speculation, timer.lowering().stage_layers(timer.lowering().stages() - 1));
@@ -192,6 +193,12 @@ Engine::PriceLease Engine::lease_price() const {
   std::unique_ptr<TablePrice> price = std::move(impl_->prices.back());
   impl_->prices.pop_back();
   return {*this, std::move(price)};
+}
+
+void Engine::reprice() {
+  const std::scoped_lock lock(impl_->mutex);
+  impl_->table.reset();
+  for (const auto& price : impl_->prices) price->reprice();
 }
 
 Engine::PriceLease::~PriceLease() {
@@ -251,6 +258,12 @@ scheduler::Policy Engine::policy(int64_t max_batch) const {
   out.result_delay = static_cast<int>(impl_->backend.result_delay);
   out.decode_tokens = impl_->options.decode_tokens();
   out.decode_growth = impl_->options.decode_growth();
+  const models::PromptWaits& waits = impl_->options.waits;
+  out.wait_steps = waits.steps;
+  out.wait_share = waits.share;
+  out.poll_steps = waits.poll;
+  out.balance_steps = waits.balance;
+  out.balance_wait = waits.balance_batching;
   return out;
 }
 

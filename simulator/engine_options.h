@@ -17,6 +17,8 @@ struct EngineOptions {
   double expert_copies = 1;                   // slots over experts; 1 also where experts are not spread
   // Seen by the event simulator's step prices; the closed forms ignore both.
   bool two_batch_overlap = false, shared_expert_overlap = false;
+  bool remembers = false;     // what Engine::reprice() needs to be quick
+  models::PromptWaits waits;  // likewise; not of decode pools, where prompts are computed elsewhere
 
   int64_t decode_tokens() const { return speculation ? 1 + speculation->drafts() : 1; }      // of a sequence in a step
   double decode_growth() const { return speculation ? speculation->expected_tokens() : 1; }  // of these, to keep

@@ -141,6 +141,7 @@ void Recorder::judge(double ttft, double tpot, double latency) {
   late_latency_ += late;
   if (options_.expected_requests > 0 && t.quantile) {
     hopeless_ |= std::max({late_ttft_, late_tpot_, late_latency_}) > late_allowed();
+    first_tokens_late_ |= late_ttft_ > late_allowed();
     enough_ |= hopeless_;
   }
   if (options_.precision > 0 && requests() >= next_check_) {
@@ -177,6 +178,7 @@ bool Recorder::end_look() {
   const int64_t late =
       std::max({late_ttft_ + pending_.ttft, late_tpot_ + pending_.tpot, late_latency_ + pending_.latency});
   if (late - may_be_skipped > late_allowed()) hopeless_ = enough_ = true;
+  first_tokens_late_ |= late_ttft_ + pending_.ttft - may_be_skipped > late_allowed();
   return hopeless_;
 }
 

@@ -93,6 +93,8 @@ class Recorder : public Observer {
   bool precise() const;
   // A target at a quantile is certainly missed, whatever the requests still to come would feel.
   bool hopeless() const { return hopeless_; }
+  // Hopeless, and by its first tokens.
+  bool first_tokens_late() const { return first_tokens_late_; }
   // As the client sees them.
   double ttft_ms_of(const RequestRecord& record) const;
   double tpot_ms_of(const RequestRecord& record) const;
@@ -112,7 +114,7 @@ class Recorder : public Observer {
   } pending_;
   int64_t good_ = 0, late_ttft_ = 0, late_tpot_ = 0, late_latency_ = 0, next_check_ = kFewestToJudge;
   double output_tokens_ = 0, prompt_tokens_ = 0, first_us_ = kNever, last_us_ = 0;
-  bool enough_ = false, hopeless_ = false;
+  bool enough_ = false, hopeless_ = false, first_tokens_late_ = false;
 };
 
 }  // namespace drydock::simulator

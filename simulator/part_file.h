@@ -17,6 +17,8 @@ class PartFile {
   void append(std::string_view text);
   // Syncs and renames; nothing can be appended after it.
   void commit();
+  // Its name until then.
+  const std::filesystem::path& temporary() const { return temporary_; }
 
  private:
   std::filesystem::path file_, temporary_;

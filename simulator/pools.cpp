@@ -140,8 +140,15 @@ std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas,
   else
     out = closed(pools, workload.concurrency.value_or(slots), slots);
   if (out) {
-    const core::Figure ttft_ms = plus(out->ttft_ms, prefill.outside_ms(out->in_flight / prefill_replicas));
+    const core::Figure ttft_ms =
+        plus(out->ttft_ms, prefill.outside_ms(out->in_flight / prefill_replicas) + prefill.backend().hand_over(true));
     out->ttft_ms = with_band_of(ttft_ms, transfer_ms);
+    // Their bands are those of engines by themselves.
+    const BackendModel& b = prefill.backend();
+    const auto more = [](double all, double own) { return std::sqrt(all * all - own * own); };
+    out->ttft_ms = widened(out->ttft_ms, more(b.ttft_spread_of(true), b.ttft_spread));
+    out->tpot_ms = widened(out->tpot_ms, more(b.tpot_spread_of(true), b.tpot_spread));
+    if (!workload.rate) out->requests_per_s = widened(out->requests_per_s, more(b.tpot_spread_of(true), b.tpot_spread));
   }
   return out;
 }

@@ -56,30 +56,35 @@ int64_t open_requests(const Slice& slice) {
   return std::clamp<int64_t>(std::llround(5 * latency_s * *slice.workload.rate), kOpenRequests, kMostOpenRequests);
 }
 
-// Often enough that little is simulated in vain, seldom enough that looking costs little.
+// Often enough that little is simulated in vain, seldom enough that looking costs little, also while nothing arrives.
 double look_us(const Targets& t, const models::Workload& w) {
+  constexpr double kLooks = 1e5;  // at most, in the time of the arrivals
   double us = kNever;
   if (t.ttft_ms) us = std::min(us, *t.ttft_ms * 1e3);
   if (t.tpot_ms) us = std::min(us, *t.tpot_ms * 1e3 * static_cast<double>(w.osl) / 4);
   if (t.latency_ms) us = std::min(us, *t.latency_ms * 1e3 / 4);
+  if (w.rate) us = std::max(us, kOpenRequests / *w.rate * 1e6 / kLooks);
   return us;
 }
 
 // Figures with their bands.
 class Bands {
  public:
-  Bands(const Deployment& deployment, const models::Workload& workload, double running)
-      : backend_(deployment.parts.front().engine->backend()),
-        decode_(deployment.parts.back().engine->decode_spread(workload, std::max(1.0, running))),
-        prefill_(std::hypot(deployment.parts.front().engine->prefill_spread(workload), decode_)) {}
+  Bands(const Deployment& deployment, const models::Workload& workload, double running, bool wanted)
+      : backend_(deployment.parts.front().engine->backend()), apart_(deployment.parts.size() > 1) {
+    if (!wanted) return;
+    decode_ = deployment.parts.back().engine->decode_spread(workload, std::max(1.0, running));
+    prefill_ = std::hypot(deployment.parts.front().engine->prefill_spread(workload), decode_);
+  }
 
-  core::Figure ttft(double ms) const { return banded(ms, prefill_, backend_.ttft_spread); }
-  core::Figure tpot(double ms) const { return banded(ms, decode_, backend_.tpot_spread); }
+  core::Figure ttft(double ms) const { return banded(ms, prefill_, backend_.ttft_spread_of(apart_)); }
+  core::Figure tpot(double ms) const { return banded(ms, decode_, backend_.tpot_spread_of(apart_)); }
   core::Figure rate(double per_s) const { return tpot(per_s); }
 
  private:
   const BackendModel& backend_;
-  double decode_, prefill_;
+  bool apart_;
+  double decode_ = 0, prefill_ = 0;
 };
 
 Served::Tail tail_of(const Recorder& recorder, const Bands& bands, double q) {
@@ -140,7 +145,7 @@ std::unique_ptr<Load> load_of(const models::Workload& w, double gap_us, const Lo
 }
 
 std::optional<Served> serve(const Deployment& deployment, const models::Workload& asked, const Targets& targets,
-                            const LoadOptions& given, UserTimes* times) {
+                            const LoadOptions& given, UserTimes* times, bool* first_tokens_late) {
   const Slice slice = slice_of(deployment, asked);
   const models::Workload& workload = slice.workload;
   LoadOptions options = given;
@@ -149,7 +154,9 @@ std::optional<Served> serve(const Deployment& deployment, const models::Workload
   const Engine& front = *slice.deployment.parts.front().engine;
   const auto load = load_of(workload, kClientGapUs, options);
   Recorder::Options recording;
-  recording.client = {front.outside_ms(workload.concurrency.value_or(0) / slice.deployment.parts.front().replicas),
+  const bool apart = slice.deployment.parts.size() > 1;
+  recording.client = {front.outside_ms(workload.concurrency.value_or(0) / slice.deployment.parts.front().replicas) +
+                          front.backend().hand_over(apart),
                       workload.stream_interval};
   recording.targets = targets;
   recording.skip = filling_of(workload, options);
@@ -161,9 +168,11 @@ std::optional<Served> serve(const Deployment& deployment, const models::Workload
   if (targets.quantile && targets.any() && options.gives_up) scenario.look_us = look_us(targets, workload);
   const Simulated s = simulate(slice.deployment, workload, scenario, *load, recorder);
   if (times) *times = {recorder.ttft_ms(), recorder.tpot_ms(), recorder.latency_ms()};
+  if (first_tokens_late) *first_tokens_late = recorder.first_tokens_late();
   if (s.saturated || recorder.requests() == 0) return std::nullopt;
-  const Bands bands(slice.deployment, workload, s.running);
+  const Bands bands(slice.deployment, workload, s.running, options.bands);
   Served out;
+  out.outside_users = workload.concurrency.value_or(0) / slice.deployment.parts.front().replicas;
   out.ttft_ms = bands.ttft(s.ttft_ms.mean);
   // Answers of one token have no TPOT: what a second token would take.
   const Engine& back = *slice.deployment.parts.back().engine;

@@ -90,6 +90,8 @@ class Engine {
     std::unique_ptr<TablePrice> price_;
   };
   PriceLease lease_price() const;
+  // The figures of the BackendModel it was made with have changed; no lease is out.
+  void reprice();
 
   // What no schedule can beat: requests/s of one instance with at most `max_batch` sequences and `users` in a closed
   // loop (0: open), each request of the workload's mean lengths; the shortest TPOT and TTFT. From the steps that the
@@ -139,7 +141,8 @@ struct Served {
     bool hopeless = false;  // the simulation ended early: some target is missed, and the figures are of what was seen
   };
   std::optional<Tail> tail;
-  double good_share = 1;  // of requests that meet all targets; from simulations only
+  double outside_users = 0;  // requests in flight that TTFT's outside_ms() was asked for; from simulations only
+  double good_share = 1;     // of requests that meet all targets; from simulations only
 };
 
 // Prefill and decode pools joined: rates matched, queueing before prefill in TTFT, and in a closed loop that before

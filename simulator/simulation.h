@@ -60,6 +60,7 @@ struct LoadOptions {
   std::optional<LengthDistribution> lengths;
   double burstiness = 1;
   double ramp_us = 0;    // over which a steady closed loop's users come in
+  bool bands = true;     // false: figures without, which take less time
   bool gives_up = true;  // once targets at a percentile are certainly missed: the figures are then of what was seen
 };
 // In a burst 10 x concurrency, as the common clients send, and more where that is too few to tell a mean; else enough
@@ -88,8 +89,10 @@ struct UserTimes {
 };
 
 // What a recommendation judges: the workload's default load. A pool of equal workers is simulated as one of them with
-// its share of the requests. nullopt: the deployment can't serve the rate. `times`: filled where it is given.
+// its share of the requests. nullopt: the deployment can't serve the rate. Where they are given: `times` is filled, and
+// `first_tokens_late` set when the simulation was given up because of them.
 std::optional<Served> serve(const Deployment& deployment, const models::Workload& workload, const Targets& targets,
-                            const LoadOptions& options = {}, UserTimes* times = nullptr);
+                            const LoadOptions& options = {}, UserTimes* times = nullptr,
+                            bool* first_tokens_late = nullptr);
 
 }  // namespace drydock::simulator

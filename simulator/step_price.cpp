@@ -23,6 +23,16 @@ int64_t StepLine::steps_until(double us, int64_t most) const {
   return count;
 }
 
+std::span<const RankStep> StepPrice::rank_steps(std::span<const StepWork> ranks, double growth) {
+  rank_steps_.clear();
+  for (const StepWork& work : ranks) rank_steps_.push_back(rank_step(work, growth));
+  return rank_steps_;
+}
+
+StepLine StepPrice::line(std::span<const StepWork> ranks, double growth) { return line(rank_steps(ranks, growth)); }
+
+double StepPrice::drain_us(std::span<const StepWork> ranks) { return drain_us(rank_steps(ranks, 1)); }
+
 TablePrice::TablePrice(const StepTimer& timer, int attention_dp, const StepOptions& options)
     : timer_(&timer),
       attention_dp_(attention_dp),
@@ -32,15 +42,34 @@ TablePrice::TablePrice(const StepTimer& timer, int attention_dp, const StepOptio
       decode_(kSequenceLevels * kContextLevels, -1),
       draft_(options.draft_layers > 0 ? decode_.size() : 0, -1),
       prompt_(kPromptLevels * kPromptTokenLevels * kCachedLevels, -1) {
-  const models::BatchPart typical{8, 1, 1024, true, true};
-  double slowest = 0;
-  for (int stage = 0; timer.stages() > 1 && stage < timer.stages(); ++stage)
-    if (const double us = timer.parts({&typical, 1}, stage, scratch_).all(); us > slowest) slowest = us, stage_ = stage;
-  gap_us_ = timer.backend().layer_gap_us() * static_cast<double>(timer.lowering().stage_layers(stage_));
+  find_stage();
 }
 
-StepTimer::Parts TablePrice::parts(const models::BatchPart& part) {
-  return timer_->parts({&part, 1}, stage_, scratch_);
+void TablePrice::find_stage() {
+  const models::BatchPart typical{8, 1, 1024, true, true};
+  double slowest = 0;
+  for (int stage = 0; timer_->stages() > 1 && stage < timer_->stages(); ++stage)
+    if (const double us = parts(typical, stage).all(); us > slowest) slowest = us, stage_ = stage;
+  gap_us_ = timer_->backend().layer_gap_us() * static_cast<double>(timer_->lowering().stage_layers(stage_));
+  least_prompt_us_ =
+      timer_->backend().least_prompt_us() * static_cast<double>(timer_->lowering().latent_layers(stage_));
+}
+
+void TablePrice::reprice() {
+  std::fill(tokens_.begin(), tokens_.end(), Tokens{-1, 0, 0});
+  for (std::vector<double>* table : {&head_, &decode_, &draft_, &prompt_}) std::fill(table->begin(), table->end(), -1);
+  find_stage();
+}
+
+StepTimer::Parts TablePrice::parts(const models::BatchPart& part, int stage) {
+  if (!options_.remembers) {
+    timer_->terms({&part, 1}, stage, scratch_, terms_);
+    return timer_->priced(terms_);
+  }
+  StepTimer::Terms& terms =
+      remembered_[{part.sequences, part.new_tokens, part.context, part.emits, part.is_decode, stage}];
+  if (terms.empty()) timer_->terms({&part, 1}, stage, scratch_, terms);
+  return timer_->priced(terms);
 }
 
 const TablePrice::Tokens& TablePrice::token_node(size_t level) {
@@ -157,25 +186,43 @@ double TablePrice::prompt_attention(std::span<const scheduler::Chunk> prompts) {
   return prompt_attention(k, tokens / k, std::max(0.0, pairs / tokens - tokens / k / 2));
 }
 
-double TablePrice::tokens_of(const StepWork& work, double share, bool prompts) const {
-  double tokens =
-      work.decodes > 0 ? std::max(1.0, work.decodes * share) * static_cast<double>(options_.decode_tokens) : 0;
-  if (prompts)
-    for (const scheduler::Chunk& c : work.prompts) tokens += static_cast<double>(c.tokens);
-  return tokens;
+// What one rank does by itself in kernels.
+double TablePrice::own_us(double tokens, double attention_us, double emitting) {
+  return tokens_us(tokens).own + attention_us + head_us(emitting);
 }
 
-// What one rank does by itself in kernels.
-double TablePrice::own_us(const StepWork& work, double share, bool prompts) {
-  const double decodes = work.decodes > 0 ? std::max(1.0, work.decodes * share) : 0;
-  double us = tokens_us(tokens_of(work, share, prompts)).own,
-         emitting = decodes * static_cast<double>(options_.decode_tokens);
-  if (decodes > 0) us += decode_attention(decodes, work.decode_context / work.decodes).us + draft_us(decodes);
-  if (prompts && !work.prompts.empty()) {
-    us += prompt_attention(work.prompts);
-    for (const scheduler::Chunk& c : work.prompts) emitting += c.last;
+RankStep TablePrice::rank_step(const StepWork& work, double growth) {
+  const double share = 1.0 / timer_->stages();
+  RankStep out;
+  out.moved_kv_tokens = work.moved_kv_tokens;
+  out.has_prompts = !work.prompts.empty();
+  double decodes = 0, attention_us = 0;
+  if (work.decodes > 0) {
+    decodes = std::max(1.0, work.decodes * share);
+    const double context = work.decode_context / work.decodes;
+    const Segment s = decode_attention(decodes, context);
+    attention_us = s.us + draft_us(decodes);
+    out.growth_us = s.slope * growth;
+    out.steps = std::max<int64_t>(0, static_cast<int64_t>((s.end - context) / growth)) + 1;
+    out.tokens = decodes * static_cast<double>(options_.decode_tokens);
+    out.host_us = timer_->backend().sequence_host_us() * decodes;
+    if (share < 1 || !out.has_prompts) out.own_us = own_us(out.tokens, attention_us, out.tokens);
   }
-  return us + head_us(emitting);
+  if (out.has_prompts) return add_prompts(work, out.tokens, attention_us, out), out;
+  out.prompt_own_us = out.own_us, out.prompt_tokens = out.tokens, out.prompt_host_us = out.host_us;
+  return out;
+}
+
+void TablePrice::add_prompts(const StepWork& work, double decode_tokens, double attention_us, RankStep& out) {
+  double tokens = decode_tokens, emitting = decode_tokens, host_us = out.host_us;
+  for (const scheduler::Chunk& c : work.prompts) {
+    tokens += static_cast<double>(c.tokens);
+    emitting += c.last;
+    host_us += c.last ? timer_->backend().prompt_step_us() : 0;
+  }
+  out.prompt_own_us = own_us(tokens, attention_us + prompt_attention(work.prompts), emitting);
+  out.prompt_tokens = tokens;
+  out.prompt_host_us = host_us;
 }
 
 // Two half-batches take turns at compute and at communication.
@@ -184,78 +231,56 @@ double TablePrice::Stage::us(bool overlaps) const {
   return overlaps ? (compute + exchange + std::max(compute, exchange)) : compute + exchange;
 }
 
-double TablePrice::stage_us(std::span<const StepWork> ranks, double share, bool prompts) {
-  double tokens = 0, own = 0;
-  for (const StepWork& work : ranks) {
-    tokens += tokens_of(work, share, prompts);
-    if (work.decodes > 0 || (prompts && !work.prompts.empty())) own = std::max(own, own_us(work, share, prompts));
+// What the GPUs wait for besides kernels is the busiest rank's.
+double TablePrice::stage_us(std::span<const RankStep> ranks, bool prompts) {
+  double tokens = 0, fullest = 0, own = 0, host = 0;
+  for (const RankStep& r : ranks) {
+    const double mine = prompts ? r.prompt_tokens : r.tokens;
+    tokens += mine;
+    fullest = std::max(fullest, mine);
+    own = std::max(own, prompts ? r.prompt_own_us : r.own_us);
+    host = std::max(host, prompts ? r.prompt_host_us : r.host_us);
   }
   if (tokens <= 0) return 0;
-  const double mean = std::max(1.0, tokens / attention_dp_);
+  const BackendModel& backend = timer_->backend();
+  const double mean = std::max(1.0, backend.pads_ranks ? fullest : tokens / attention_dp_);
   const bool halves = options_.two_batch_overlap && attention_dp_ > 1 && mean >= 2;
   const Tokens together = tokens_us(halves ? mean / 2 : mean);
   const Stage stage{halves ? own / 2 : own, together.experts, together.exchange};
   const double kernels = stage.us(halves) * options_.slowdown;
-  return kernels * (prompts ? timer_->backend().prompt_kernels : 1) + host_us(ranks, share, prompts);
+  const double all = host + backend.step_host_us() + gap_us_;
+  return all + (prompts ? std::max(kernels * backend.prompt_kernels, least_prompt_us_) : kernels);
 }
 
-// What the GPUs wait for besides kernels: the busiest rank's.
-double TablePrice::host_us(std::span<const StepWork> ranks, double share, bool prompts) const {
-  const BackendModel& backend = timer_->backend();
-  double most = 0;
-  for (const StepWork& work : ranks) {
-    double us = work.decodes > 0 ? backend.sequence_host_us() * std::max(1.0, work.decodes * share) : 0;
-    if (prompts)
-      for (const scheduler::Chunk& c : work.prompts) us += c.last ? backend.prompt_step_us() : 0;
-    most = std::max(most, us);
-  }
-  return most + backend.step_host_us() + gap_us_;
-}
-
-double TablePrice::step_us(std::span<const StepWork> ranks) {
+StepLine TablePrice::line(std::span<const RankStep> ranks) {
   const int stages = timer_->stages();
-  const double share = 1.0 / stages;
   bool prompts = false;
-  for (const StepWork& work : ranks) prompts |= !work.prompts.empty();
-  double us = prompts ? stage_us(ranks, share, true) : 0;
-  if (const int others = prompts ? stages - 1 : stages; others > 0) us += others * stage_us(ranks, share, false);
-  double moved = 0;
-  for (const StepWork& work : ranks) moved = std::max(moved, work.moved_kv_tokens);
-  return us + (moved > 0 ? moved * options_.swap_us_per_token : 0);
+  double moved = 0, slowest = -1;
+  StepLine line{0, 0, INT64_MAX};
+  for (const RankStep& r : ranks) {
+    prompts |= r.has_prompts;
+    moved = std::max(moved, r.moved_kv_tokens);
+    line.steps = std::min(line.steps, r.steps);
+    if (r.tokens > 0 && r.own_us > slowest) slowest = r.own_us, line.growth_us = r.growth_us;
+  }
+  if (prompts) line.first_us = stage_us(ranks, true);
+  if (const int others = prompts ? stages - 1 : stages; others > 0) line.first_us += others * stage_us(ranks, false);
+  if (moved > 0) line.first_us += moved * options_.swap_us_per_token;
+  // What overlaps what may change with every step.
+  if (prompts || moved > 0 || (options_.two_batch_overlap && attention_dp_ > 1)) return {line.first_us, 0, 1};
+  // Another rank that grows faster may become the slowest.
+  for (const RankStep& r : ranks)
+    if (r.growth_us > line.growth_us)
+      line.steps =
+          std::min(line.steps, 1 + static_cast<int64_t>((slowest - r.own_us) / (r.growth_us - line.growth_us)));
+  line.growth_us *= stages * options_.slowdown;
+  return line;
 }
 
-double TablePrice::drain_us(std::span<const StepWork> ranks) {
+double TablePrice::drain_us(std::span<const RankStep> ranks) {
   const int stages = timer_->stages();
   if (stages == 1) return 0;
-  const double share = 1.0 / stages;
-  return (stages - 1) * std::max(0.0, stage_us(ranks, share, true) - stage_us(ranks, share, false));
-}
-
-StepLine TablePrice::line(std::span<const StepWork> ranks, double growth) {
-  const int stages = timer_->stages();
-  const double share = 1.0 / stages;
-  StepLine line{step_us(ranks), 0, INT64_MAX};
-  double slowest = -1;
-  std::vector<std::pair<double, double>> own;  // of each rank: its time, its growth
-  for (const StepWork& work : ranks) {
-    if (work.decodes <= 0) continue;
-    const double context = work.decode_context / work.decodes;
-    const Segment s = decode_attention(work.decodes * share, context);
-    line.steps = std::min(line.steps, std::max<int64_t>(0, static_cast<int64_t>((s.end - context) / growth)) + 1);
-    if (ranks.size() == 1) {
-      line.growth_us = s.slope * growth;
-      continue;
-    }
-    own.emplace_back(own_us(work, share, false), s.slope * growth);
-    if (own.back().first > slowest) slowest = own.back().first, line.growth_us = own.back().second;
-  }
-  // Another rank that grows faster may become the slowest.
-  for (const auto& [us, slope] : own)
-    if (slope > line.growth_us)
-      line.steps = std::min(line.steps, 1 + static_cast<int64_t>((slowest - us) / (slope - line.growth_us)));
-  line.growth_us *= stages * options_.slowdown;
-  if (options_.two_batch_overlap && attention_dp_ > 1) line.steps = 1;  // what overlaps what may change with every step
-  return line;
+  return (stages - 1) * std::max(0.0, stage_us(ranks, true) - stage_us(ranks, false));
 }
 
 }  // namespace drydock::simulator

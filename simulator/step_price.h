@@ -1,7 +1,9 @@
 #pragma once
 // The time of one step of an engine instance from what its ranks do in it.
 #include <cstdint>
+#include <map>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "scheduler/scheduler.h"
@@ -31,15 +33,43 @@ struct StepLine {
   int64_t steps_until(double us, int64_t most) const;
 };
 
+// What one rank brings to a step, and to the steps after it while it goes on decoding the same sequences. Ranks that
+// change nothing are priced once for all of these.
+struct RankStep {
+  double own_us = 0, growth_us = 0;  // its decode by itself: step i takes own_us + i x growth_us
+  int64_t steps = INT64_MAX;         // that this holds for
+  double tokens = 0;                 // of its decode, which all ranks' experts see
+  double host_us = 0;
+  // With its prompts, in the pipeline stage that has them; as above without any.
+  bool has_prompts = false;
+  double prompt_own_us = 0, prompt_tokens = 0, prompt_host_us = 0;
+  double moved_kv_tokens = 0;
+
+  void advance(int64_t count) {
+    own_us += growth_us * static_cast<double>(count);
+    prompt_own_us = own_us;
+    steps -= count;
+  }
+};
+
 class StepPrice {
  public:
   virtual ~StepPrice() = default;
-  // One entry per rank; ranks step together.
-  virtual double step_us(std::span<const StepWork> ranks) = 0;
-  // No rank has prompts; every decoding sequence grows by `growth` tokens a step. line().first_us == step_us().
-  virtual StepLine line(std::span<const StepWork> ranks, double growth) = 0;
+  // Every decoding sequence grows by `growth` tokens a step.
+  virtual RankStep rank_step(const StepWork& work, double growth) = 0;
+  // One entry per rank; ranks step together. For one step only where a rank has prompts or moves KV.
+  virtual StepLine line(std::span<const RankStep> ranks) = 0;
   // From the end of a step to the time its last pipeline stage has the tokens of its prompts [us].
-  virtual double drain_us(std::span<const StepWork> ranks) { return 0 * ranks.front().decodes; }
+  virtual double drain_us(std::span<const RankStep> ranks) { return 0 * ranks.front().own_us; }
+
+  // The same from the ranks' work.
+  StepLine line(std::span<const StepWork> ranks, double growth);
+  double step_us(std::span<const StepWork> ranks) { return line(ranks, 1).first_us; }
+  double drain_us(std::span<const StepWork> ranks);
+
+ private:
+  std::span<const RankStep> rank_steps(std::span<const StepWork> ranks, double growth);
+  std::vector<RankStep> rank_steps_;
 };
 
 // How unevenly tokens meet experts, and what overlaps with what.
@@ -53,6 +83,7 @@ struct StepOptions {
   double draft_layers = 0, draft_heads = 0;
   double swap_us_per_token = 0;  // of KV between GPU and host
   double slowdown = 1;           // of a GPU that is slower than it should be
+  bool remembers = false;        // what reprice() needs to be quick
 };
 
 // Prices from kernel times through tables that fill themselves: everything that sees only the number of tokens, decode
@@ -64,9 +95,14 @@ class TablePrice : public StepPrice {
  public:
   TablePrice(const StepTimer& timer, int attention_dp, const StepOptions& options = {});
 
-  double step_us(std::span<const StepWork> ranks) override;
-  StepLine line(std::span<const StepWork> ranks, double growth) override;
-  double drain_us(std::span<const StepWork> ranks) override;
+  using StepPrice::drain_us;
+  using StepPrice::line;
+  RankStep rank_step(const StepWork& work, double growth) override;
+  StepLine line(std::span<const RankStep> ranks) override;
+  double drain_us(std::span<const RankStep> ranks) override;
+
+  // The backend's figures have changed.
+  void reprice();
 
   // The least that a request can add to the time of its rank: its tokens in steps of at most `max_tokens` tokens and
   // `max_decodes` decoding sequences, however they are combined.
@@ -100,24 +136,29 @@ class TablePrice : public StepPrice {
   double prompt_attention(double sequences, double tokens, double cached);
   double prompt_attention(std::span<const scheduler::Chunk> prompts);
 
+  void find_stage();
   const Tokens& token_node(size_t level);
   double head_node(size_t level);
   double decode_node(size_t sequences, size_t context, bool drafting);
   double prompt_node(size_t sequences, size_t tokens, size_t cached);
   double prompt_node_at(size_t sequences, size_t tokens, double cached);
-  StepTimer::Parts parts(const models::BatchPart& part);
+  StepTimer::Parts parts(const models::BatchPart& part) { return parts(part, stage_); }
+  StepTimer::Parts parts(const models::BatchPart& part, int stage);
 
-  double tokens_of(const StepWork& work, double share, bool prompts) const;
-  double own_us(const StepWork& work, double share, bool prompts);
-  double stage_us(std::span<const StepWork> ranks, double share, bool prompts);
-  double host_us(std::span<const StepWork> ranks, double share, bool prompts) const;
+  void add_prompts(const StepWork& work, double decodes, double attention_us, RankStep& out);
+  double own_us(double tokens, double attention_us, double emitting);
+  double stage_us(std::span<const RankStep> ranks, bool prompts);
 
   const StepTimer* timer_;
   double attention_dp_;
   StepOptions options_;
-  int stage_ = 0;      // the slowest
-  double gap_us_ = 0;  // between the kernels of its layers
+  int stage_ = 0;               // the slowest
+  double gap_us_ = 0;           // between the kernels of its layers
+  double least_prompt_us_ = 0;  // of its kernels in a step with prompts
   StepTimer::Scratch scratch_;
+  StepTimer::Terms terms_;
+  using Key = std::tuple<double, int64_t, int64_t, bool, bool, int>;  // a batch of one part, and the stage
+  std::map<Key, StepTimer::Terms> remembered_;
   std::vector<Tokens> tokens_;                          // by level of their grid; own < 0: not priced yet
   std::vector<double> head_, decode_, draft_, prompt_;  // < 0: not priced yet; draft_: decode_ with one token each
 };

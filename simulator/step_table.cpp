@@ -111,11 +111,19 @@ StepCost StepTable::slowest_stage(const models::BatchPart& prompt, const models:
   const models::Batch batch(parts, decode.sequences > 0 ? 2 : 1);
   models::BatchPart whole[] = {prompt, decode};
   whole[0].sequences = std::max(1.0, prompt.sequences);
+  const BackendModel& backend = timer_->backend();
   const bool uneven = attention_dp_ > 1 && prompt.sequences < 1;
   StepCost slowest;
   for (int stage = 0; stage < timer_->stages(); ++stage) {
-    StepCost cost = timer_->stage(batch, stage, scratch_, uneven ? StepTimer::Share::together : StepTimer::Share::all);
-    if (uneven) cost += timer_->stage({whole, batch.size()}, stage, scratch_, StepTimer::Share::own);
+    StepCost cost;
+    if (uneven && !backend.pads_ranks) {
+      cost = timer_->stage(batch, stage, scratch_, StepTimer::Share::together);
+      cost += timer_->stage({whole, batch.size()}, stage, scratch_, StepTimer::Share::own);
+    } else {
+      cost = timer_->stage({whole, batch.size()}, stage, scratch_, StepTimer::Share::all);
+    }
+    cost.us =
+        std::max(cost.us, backend.least_prompt_us() * static_cast<double>(timer_->lowering().latent_layers(stage)));
     if (cost.us > slowest.us) slowest = cost;
   }
   return slowest;

@@ -54,23 +54,36 @@ StepTimer::StepTimer(const models::Architecture& architecture, const models::Pre
                      const BackendModel& backend, const ExpertLoad* experts)
     : lowering_(architecture, precision, parallelism), times_(&times), backend_(&backend), experts_(experts) {}
 
-// Between the scales of arithmetic and of memory as the roofline divides the op's time between them.
-double StepTimer::scale(const core::Op& op) const {
-  double family_scale = scale(op.kind);
-  if (op.kind == core::OpKind::moe) {
-    constexpr double kHalf = 64;
-    const double each = static_cast<double>(op.shape[0] * op.shape[4]) / static_cast<double>(op.shape[3]);
-    family_scale *= std::pow(backend_->moe_many, each / (each + kHalf));
-    if (op.dtype == core::Dtype::fp8_block && times_->hardware().architecture == "hopper")
-      family_scale *= backend_->moe_fp8_block;
-    if (experts_) family_scale *= experts_->busiest_share(static_cast<double>(op.shape[0]));
-  }
-  if ((backend_->compute == 1 && backend_->bandwidth == 1) || core::is_communication(op.kind)) return family_scale;
+double StepTimer::scale(const core::Op& op) const { return scale(term_of(op)); }
+
+StepTimer::Term StepTimer::term_of(const core::Op& op) const {
+  Term out;
+  out.kind = op.kind;
+  out.communicates = core::is_communication(op.kind);
   const core::Hardware& hardware = times_->hardware();
+  if (op.kind == core::OpKind::moe) {
+    out.each = static_cast<double>(op.shape[0] * op.shape[4]) / static_cast<double>(op.shape[3]);
+    out.old_experts = op.dtype == core::Dtype::fp8_block && hardware.architecture == "hopper";
+    if (experts_) out.busiest = experts_->busiest_share(static_cast<double>(op.shape[0]));
+  }
+  if (out.communicates) return out;
   const double arithmetic = core::flops(op) / core::peak_flops_per_s(hardware, op.dtype);
   const double memory = core::bytes(op) / hardware.memory_bytes_per_s;
-  const double share = arithmetic + memory > 0 ? arithmetic / (arithmetic + memory) : 0;
-  return family_scale * std::pow(backend_->compute, share) * std::pow(backend_->bandwidth, 1 - share);
+  out.arithmetic = arithmetic + memory > 0 ? arithmetic / (arithmetic + memory) : 0;
+  return out;
+}
+
+// Between the scales of arithmetic and of memory as the roofline divides the op's time between them.
+double StepTimer::scale(const Term& t) const {
+  double out = scale(t.kind);
+  if (t.kind == core::OpKind::moe) {
+    constexpr double kHalf = 64;
+    if (backend_->moe_many != 1) out *= std::pow(backend_->moe_many, t.each / (t.each + kHalf));
+    if (t.old_experts) out *= backend_->moe_fp8_block;
+    out *= t.busiest;
+  }
+  if ((backend_->compute == 1 && backend_->bandwidth == 1) || t.communicates) return out;
+  return out * std::pow(backend_->compute, t.arithmetic) * std::pow(backend_->bandwidth, 1 - t.arithmetic);
 }
 
 double StepTimer::scale(core::OpKind kind) const {
@@ -111,12 +124,30 @@ StepCost StepTimer::stage(models::Batch batch, int stage, Scratch& scratch, Shar
 }
 
 StepTimer::Parts StepTimer::parts(models::Batch batch, int stage, Scratch& scratch) const {
+  Terms all;
+  terms(batch, stage, scratch, all);
+  return priced(all);
+}
+
+void StepTimer::terms(models::Batch batch, int stage, Scratch& scratch, Terms& out) const {
   lowering_.lower(batch, stage, scratch);
-  Parts out;
+  out.clear();
+  out.reserve(scratch.size());
   for (const models::LayerOp& item : scratch) {
-    double us = item.count * scale(item.op) * times_->of(item.op).latency_us;
-    if (core::is_communication(item.op.kind)) us += item.count * backend_->collective_us;
-    switch (item.module) {
+    Term t = term_of(item.op);
+    t.module = item.module;
+    t.count = item.count;
+    t.latency_us = times_->of(item.op).latency_us;
+    out.push_back(t);
+  }
+}
+
+StepTimer::Parts StepTimer::priced(const Terms& terms) const {
+  Parts out;
+  for (const Term& t : terms) {
+    double us = t.count * scale(t) * t.latency_us;
+    if (t.communicates) us += t.count * backend_->collective_us;
+    switch (t.module) {
       case models::Module::attention:
         out.attention += us;
         break;

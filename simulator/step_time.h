@@ -47,6 +47,21 @@ class StepTimer {
   };
   Parts parts(models::Batch batch, int stage, Scratch& scratch) const;
 
+  // What parts() adds up, before the backend's figures come in: the same under any of them.
+  struct Term {
+    models::Module module{};
+    core::OpKind kind{};
+    bool communicates = false;
+    bool old_experts = false;          // block-scaled fp8 experts on Hopper
+    double count = 0, latency_us = 0;  // launches, time of one alone
+    double arithmetic = 0;             // share of arithmetic in the roofline's time
+    double each = 0;                   // tokens of an expert
+    double busiest = 1;                // busiest GPU's experts over the mean
+  };
+  using Terms = std::vector<Term>;
+  void terms(models::Batch batch, int stage, Scratch& scratch, Terms& out) const;
+  Parts priced(const Terms& terms) const;
+
   // Time of one op as the backend runs it; `count` launches. Routed experts take as long as the busiest GPU's.
   double scale(const core::Op& op) const;
 
@@ -57,6 +72,8 @@ class StepTimer {
 
  private:
   double scale(core::OpKind kind) const;
+  double scale(const Term& term) const;
+  Term term_of(const core::Op& op) const;
 
   models::Lowering lowering_;
   const perfdb::KernelTimes* times_;

@@ -60,7 +60,11 @@ TEST_CASE("unknown names get the nearest known one") {
   refused({"recomend"}, "did you mean 'recommend'?");
   refused(with({"--gpu", "4"}), "did you mean '--gpus'?");
   refused({"db", "inform"}, "did you mean 'info'?");
-  refused({}, "subcommand");
+  refused({}, "a command is missing; drydock --help");
+  refused({"db"}, "a command is missing; drydock db --help");
+  refused({"db", "query", "--system", "h200"}, "did you mean 'h200_sxm'?");
+  refused({"db", "query", "--backend", "trtlm"}, "did you mean 'trtllm'?");
+  refused({"db", "query", "--kind", "gem"}, "did you mean 'gemm'?");
 }
 
 TEST_CASE("sizes that are zero, negative, not numbers or absurd") {
@@ -71,6 +75,7 @@ TEST_CASE("sizes that are zero, negative, not numbers or absurd") {
     }
   for (const std::string flag : {"--rate", "--concurrency", "--price"})
     for (const std::string value : {"0", "-3", "nan", "inf", "1e99", "ten"}) refused(with({flag, value}), flag);
+  refused(with({"--rate", "0.00001"}), "--rate '0.00001': want a number from 0.0001");
   for (const std::string flag : {"--ttft", "--tpot", "--request-latency"})
     for (const std::string value : {"0", "-3", "nan", "inf", "20 parsecs", "ms", "1e30s"})
       refused(with({flag, value}), flag);
@@ -83,6 +88,7 @@ TEST_CASE("what is missing or does not go together") {
   refused({"recommend", "--model", "Qwen/Qwen3-8B"}, "--system");
   refused({"recommend", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--osl", "10"}, "--isl");
   refused(with({"--rate", "5", "--concurrency", "5"}), "--rate and --concurrency");
+  refused(with({"--mode", "disagg"}), "--mode disagg: prefill and decode apart need --gpus 2 or more");
   refused(with({"--isl", "50000"}), "40960");
   refused({"size", "--model", "Qwen/Qwen3-8B", "--system", "h100_sxm", "--isl", "100", "--osl", "10"},
           "--rate or --concurrency");
@@ -94,6 +100,9 @@ TEST_CASE("what is missing or does not go together") {
   refused({"db", "export"}, "--out");
   refused({"db", "merge"}, "--from");
   refused(with({"--isl"}), "--isl");
+  Arguments twice = kGood;
+  twice.insert(twice.end(), {"--gpus", "2", "--gpus", "4"});
+  refused(twice, "--gpus is given 3 times; want it once");
 }
 
 TEST_CASE("hostile model files") {
@@ -173,6 +182,48 @@ TEST_CASE("an output folder that can't be is told before the work") {
   }
 }
 
+TEST_CASE("serve says in one line what is wrong with drafts") {
+  const Scratch scratch;
+  const auto plan = [&](const std::string& speculative) {
+    return scratch.write("plan" + speculative.substr(0, 3) + ".json",
+                         R"({"schema": "drydock.plan", "version": 1, "model": "Qwen/Qwen3-8B", "precision": "bf16",
+                             "backend": "drydock", "mode": "agg", "workload": {"isl": 100, "osl": 10}, "speculative": ")" +
+                             speculative + R"(",
+                             "pools": [{"role": "worker", "system": "h200_sxm", "replicas": 1, "tp": 1,
+                                        "max_batch": 8, "max_tokens": 512}]})");
+  };
+  const auto model = [&](const std::string& name, int vocabulary) {
+    std::filesystem::create_directory(scratch.path() / name);
+    scratch.write(name + "/config.json",
+                  R"({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64,
+                      "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+                      "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512, "rope_theta": 10000,
+                      "rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": false, "attention_bias": false,
+                      "vocab_size": )" +
+                      std::to_string(vocabulary) + "}");
+    return scratch / name;
+  };
+  const std::string target = model("target", 300), other = model("other", 301), same = model("same", 300);
+  const auto serve = [&](const std::string& speculative, std::vector<std::string> more, const char* kv_gib = "0.01") {
+    std::vector<std::string> all = {"serve", plan(speculative), "--engine", "cpu", "--model-path", target};
+    all.insert(all.end(), {"--port", "0", "--random-weights", "1", "--kv-gib", kv_gib});
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const std::string draft = "draft:k=4,p=0.7";
+  refused(serve("mtp:k=2,p=0.7", {}), "mtp");
+  refused(serve("eagle:k=2,p=0.7", {}), "engine cpu drafts by ngram or draft, such as ngram:k=4,p=0.6, not by eagle");
+  refused(serve(draft, {}), "want --draft-model-path");
+  refused(serve(draft, {"--draft-model-path", scratch / "nowhere"}), "nowhere/config.json");
+  refused(serve(draft, {"--draft-model-path", other}), "its vocab_size is 301; want the target's 300");
+  refused(serve("ngram:k=4,p=0.7", {"--draft-model-path", same}), "the plan drafts by ngram");
+  refused(serve("", {"--draft-model-path", same}), "the plan drafts nothing");
+  // A block of each model is 2 x 2 layers x 32 tokens x 32 x 2 bytes = 8 KiB: one of the target fits in 10.5, not both.
+  refused(serve(draft, {"--draft-model-path", same}, "0.00001"), "not one block of KV fits");
+  refused({"serve", plan(draft), "--draft-model-path", same}, "--draft-model-path: goes with --engine cpu or cuda");
+  refused({"serve", plan(draft), "--overlap", "perhaps"}, "--overlap 'perhaps': want on or off");
+}
+
 TEST_CASE("serve says in one line what an engine lacks") {
   const Scratch scratch;
   const auto plan = [&](const std::string& tp) {
@@ -186,10 +237,21 @@ TEST_CASE("serve says in one line what an engine lacks") {
   std::string many = drydock::core::read_file(plan("1"));
   many.replace(many.find("\"replicas\": 1"), 13, "\"replicas\": 257");
   refused({"serve", scratch.write("many.json", many), "--processes", "--port", "0"}, "--processes: 257 workers");
+  const auto configured = [&](const std::string& model, const std::string& secret) {
+    return scratch.write("runtime.json", R"({"schema": "drydock.runtime", "version": 1, "model": ")" + model +
+                                             R"(", "engine": "emulated", "scheduling": "vllm", "mode": "agg",
+                             "router": {"policy": "round_robin"}, "workload": {"isl": 100, "osl": 10}, "secret_env": ")" +
+                                             secret + R"(", "workers": [{"name": "worker/0", "role": "worker",
+                             "system": "h200_sxm", "parallelism": {}, "precision": "bf16", "kv_block_tokens": 32,
+                             "kv_blocks": 1000, "max_batch": 8, "max_tokens": 512}]})");
+  };
+  for (const char* secret : {"LD_PRELOAD=/tmp/x.so", "../../secret", ""})
+    refused({"serve", configured("Qwen/Qwen3-8B", secret), "--processes", "--port", "0"}, "field 'secret_env'");
+  refused({"serve", configured("/etc/passwd", "S"), "--port", "0"}, "/etc/passwd: line 1: not JSON");
   refused({"serve", plan("1"), "--engine", "abacus"}, "want emulated, cpu or cuda");
   refused({"serve", plan("1"), "--engine", "cuda"}, "--engine cuda: want --model-path");
   refused({"serve", plan("1"), "--first-gpu", "1"}, "--first-gpu: goes with --engine cuda");
-  refused({"serve", plan("2"), "--engine", "cuda", "--model-path", folder}, "serves workers of one GPU");
+  refused({"serve", plan("2"), "--engine", "cuda", "--model-path", folder}, "config.json");
   const auto plug_in = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libdrydock_cuda.so";
   if (!std::filesystem::exists(plug_in))
     refused({"serve", plan("1"), "--engine", "cuda", "--model-path", folder}, "libdrydock_cuda.so is not there");

@@ -1,131 +1,20 @@
 #include <doctest/doctest.h>
-#include <sched.h>
-#include <sqlite3.h>
-#include <sys/mount.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <optional>
 
-#include "core/file.h"
-#include "perfdb/database.h"
-#include "tests/run.h"
+#include "tests/cli_profile_bed.h"
 
 using namespace drydock::tests;
 using drydock::perfdb::Access;
 using drydock::perfdb::Database;
 
-namespace {
-
-using Arguments = std::vector<std::string>;
-
-const char* kModel =
-    R"({"model_type":"llama","hidden_size":64,"vocab_size":1000,"max_position_embeddings":4096,"num_hidden_layers":2,)"
-    R"("num_attention_heads":4,"num_key_value_heads":2,"intermediate_size":128})";
-
-// A campaign on simulated silicon that ends after a few points a family.
-Arguments simulated(const Scratch& scratch, const std::string& db) {
-  return {"profile",
-          "--model",
-          scratch.write("model.json", kModel),
-          "--target",
-          "simulated",
-          "--system",
-          "h200_sxm",
-          "--budget",
-          "20s",
-          "--target-error",
-          "45%",
-          "--db",
-          db};
-}
-
-Arguments with(Arguments all, const Arguments& more) {
-  all.insert(all.end(), more.begin(), more.end());
-  return all;
-}
-
-nlohmann::json profile_json(const Run& run) {
-  CAPTURE(run.err);
-  REQUIRE(run.exit_code == 0);
-  return nlohmann::json::parse(run.out);
-}
-
-void profile_refused(const Arguments& arguments, const std::string& names) {
-  const Run run = run_drydock(arguments);
-  CAPTURE(run.err);
-  CAPTURE(names);
-  CHECK(run.exit_code == 2);
-  CHECK(run.out == "");
-  CHECK(lines(run.err) == 1);
-  CHECK(run.err.starts_with("drydock: "));
-  CHECK(run.err.find(names) != std::string::npos);
-}
-
-int64_t rows(const std::string& db) {
-  int64_t count = 0;
-  Database::open(db, Access::read).read({}, [&](const auto&) { ++count; });
-  return count;
-}
-
-// A write that fails half way: an answer in one line, and the rows of before are all there.
-void is_full(const nlohmann::json& told, const std::string& reason, int64_t rows_before) {
-  const std::string err = told["err"];
-  CAPTURE(err);
-  CHECK(told["exit_code"] == 2);
-  CHECK(told["out"] == "");
-  CHECK(lines(err) == 1);
-  CHECK(err.find(reason) != std::string::npos);
-  CHECK(told["rows"] == rows_before);
-}
-
-// Mounts a disk of `bytes` over `folder`, for this process and its children only. Needs rights that not all have.
-bool mount_small_disk(const std::filesystem::path& folder, uintmax_t bytes) {
-  if (::unshare(CLONE_NEWNS) != 0) {  // not root; it can be that of a namespace of its own
-    const std::string uid = "0 " + std::to_string(::getuid()) + " 1", gid = "0 " + std::to_string(::getgid()) + " 1";
-    if (::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
-    for (const auto& [file, text] : {std::pair{"setgroups", std::string("deny")}, {"uid_map", uid}, {"gid_map", gid}})
-      if (!(std::ofstream(std::string("/proc/self/") + file) << text << std::flush)) return false;
-  }
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
-  return ::mount("tmpfs", folder.c_str(), "tmpfs", 0, ("size=" + std::to_string(bytes)).c_str()) == 0;
-}
-
-// Runs the campaign with a copy of `db` on a disk that has `free_bytes` left; nullopt where none can be made.
-std::optional<nlohmann::json> run_on_full_disk(const Scratch& scratch, const std::string& db, uintmax_t free_bytes) {
-  const std::filesystem::path disk = scratch.path() / "disk";
-  std::filesystem::create_directory(disk);
-  const pid_t child = ::fork();
-  if (child == 0) try {
-      if (!mount_small_disk(disk, std::filesystem::file_size(db) + free_bytes)) ::_exit(77);
-      const std::string copy = disk / "out.db";
-      std::filesystem::copy_file(db, copy);
-      const Run run = run_drydock(with(simulated(scratch, copy), {"--max-context", "2048"}));
-      const nlohmann::json told{{"exit_code", run.exit_code}, {"out", run.out}, {"err", run.err}, {"rows", rows(copy)}};
-      scratch.write("told.json", told.dump());
-      ::_exit(0);
-    } catch (...) {
-      ::_exit(1);
-    }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  REQUIRE(WIFEXITED(status));
-  if (WEXITSTATUS(status) == 77) return std::nullopt;
-  REQUIRE(WEXITSTATUS(status) == 0);
-  return nlohmann::json::parse(drydock::core::read_file(scratch.path() / "told.json"));
-}
-
-}  // namespace
-
 TEST_CASE("a campaign fills a database, and the same again goes on") {
   const Scratch scratch;
   const std::string db = scratch / "out.db";
-  const nlohmann::json first = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
+  const nlohmann::json first =
+      profile_json(run_drydock(with(simulated(scratch, db), {"--json", "--system-out", scratch / "silicon.json"})));
   CHECK(first["schema"] == "drydock.profile");
   CHECK(first["ending"] == "target_met");
   CHECK(first["points"].get<int64_t>() > 20);
@@ -140,8 +29,9 @@ TEST_CASE("a campaign fills a database, and the same again goes on") {
   CHECK(told.err == "");
   CHECK(told.out.find("0 points measured and") != std::string::npos);
   // Predictions rest on it.
-  const Run asked = run_drydock({"recommend", "--model", scratch / "model.json", "--system", "h200_sxm", "--db", db,
-                                 "--backend", "drydock", "--gpus", "1", "--isl", "100", "--osl", "20", "--json"});
+  const Run asked =
+      run_drydock({"recommend", "--model", scratch / "model.json", "--system", scratch / "silicon.json", "--db", db,
+                   "--backend", "drydock", "--gpus", "1", "--isl", "100", "--osl", "20", "--json"});
   CAPTURE(asked.err);
   CHECK(asked.exit_code == 0);
 }
@@ -176,7 +66,7 @@ TEST_CASE("failures cost ops, not the campaign") {
 
 TEST_CASE("bad input of a campaign is one line, and leaves nothing behind") {
   const Scratch scratch;
-  const std::string db = scratch / "out.db", model = scratch.write("model.json", kModel);
+  const std::string db = scratch / "out.db", model = scratch.write("model.json", kProfiledModel);
   const auto with_flag = [&](const std::string& flag, const std::string& value) {
     Arguments all = simulated(scratch, db);
     const auto at = std::find(all.begin(), all.end(), flag);
@@ -213,56 +103,91 @@ TEST_CASE("bad input of a campaign is one line, and leaves nothing behind") {
   CHECK(!std::filesystem::exists(db));
 }
 
-TEST_CASE("a database that can't be written is told before anything is measured") {
+TEST_CASE("a device that is lost ends the campaign, and what was measured is kept") {
   const Scratch scratch;
   const std::string db = scratch / "out.db";
-  REQUIRE(run_drydock(simulated(scratch, db)).exit_code == 0);
-  const int64_t before = rows(db);
-  if (::getuid() != 0) {
-    std::filesystem::permissions(db, std::filesystem::perms::owner_read);
-    profile_refused(simulated(scratch, db), "can't be written");
-    std::filesystem::permissions(db, std::filesystem::perms::owner_all);
-  }
-  CHECK(rows(db) == before);
+  // Decoding comes after the heavier families' first points.
+  const Arguments losing = with(simulated(scratch, db), {"--fault", "decode_attention=lost"});
+  const Run run = run_drydock(with(losing, {"--json"}));
+  CAPTURE(run.err);
+  CHECK(run.exit_code == 2);
+  CHECK(lines(run.err) == 1);
+  CHECK(run.err.find("the simulated device is lost; it can't be opened again; ") != std::string::npos);
+  const auto told = nlohmann::json::parse(run.out);
+  CHECK(told["ending"] == "device_lost");
+  REQUIRE(told["failed"].size() == 1);
+  CHECK(told["failed"][0]["op"].get<std::string>().starts_with("decode_attention/"));
+  CHECK(told["failed"][0]["reason"].get<std::string>().starts_with("took the device along: "));
+  const int64_t kept = told["points"];
+  CHECK(kept > 0);
+  CHECK(rows(db) == kept);
+  CHECK(told["surfaces"] > 0);  // fitted to what there is
+  // The same command goes on once the device is back.
+  const nlohmann::json again = profile_json(run_drydock(with(simulated(scratch, db), {"--json"})));
+  CHECK(again["reused"] == kept);
+  CHECK(again["ending"] == "target_met");
+  // Lost with its first op it has measured nothing, and leaves no reason to look for.
+  profile_refused(with(simulated(scratch, scratch / "none.db"), {"--fault", "/=lost"}),
+                  "nothing could be measured: the simulated device is lost");
 }
 
-TEST_CASE("a full disk ends a campaign in one line and costs no row") {
+TEST_CASE("the ops of a database are measured again, for db diff") {
   const Scratch scratch;
-  const std::string db = scratch / "out.db";
-  REQUIRE(run_drydock(simulated(scratch, db)).exit_code == 0);
-  // Less than the journal of one row takes, which holds every page that changes.
-  constexpr uintmax_t kFree = 20'000;
-  if (const auto told = run_on_full_disk(scratch, db, kFree))
-    is_full(*told, "the disk is full", rows(db));
-  else
-    MESSAGE("SKIPPED: no file system can be mounted here, so that no disk can be full");
+  const std::string base = scratch / "base.db", now = scratch / "new.db";
+  REQUIRE(run_drydock(simulated(scratch, base)).exit_code == 0);
+  const auto again = [&](const Arguments& more) {
+    return with({"profile", "--target", "simulated", "--system", "h200_sxm", "--ops", base, "--db", now}, more);
+  };
+  const nlohmann::json told = profile_json(run_drydock(again({"--seed", "2", "--rounds", "2", "--json"})));
+  CHECK(told["ending"] == "all_measured");
+  CHECK(told["points"] == rows(base));
+  CHECK(rows(now) == rows(base));
+  const Run diff = run_drydock({"db", "diff", base, now, "--json"});
+  CHECK(diff.exit_code == 0);
+  const auto report = nlohmann::json::parse(diff.out);
+  CHECK(report["paired"] == rows(base));
+  CHECK(report["only_base"].empty());
+  // One family of them fails; the others are measured.
+  const nlohmann::json partly = profile_json(run_drydock(again({"--fault", "decode_attention=error", "--json"})));
+  CHECK(partly["points"].get<int64_t>() + std::ssize(partly["failed"]) == rows(base));
+  CHECK(!partly["failed"].empty());
+
+  profile_refused(again({"--rounds", "0"}), "--rounds");
+  profile_refused(again({"--model", scratch / "model.json"}), "--ops: goes without --model");
+  profile_refused({"profile", "--target", "simulated", "--system", "h100_sxm", "--ops", base, "--db", now},
+                  "none of h100_sxm_simulated");
+  profile_refused({"profile", "--target", "cpu", "--ops", base, "--db", now}, "want --target simulated");
+  profile_refused({"profile", "--target", "cpu", "--ops", scratch / "no.db", "--db", now}, "no.db");
 }
 
-TEST_CASE("a limit on file sizes ends a campaign in one line and costs no row") {
+TEST_CASE("times of simulated silicon answer for simulated silicon alone") {
   const Scratch scratch;
-  const std::string db = scratch / "out.db";
-  REQUIRE(run_drydock(simulated(scratch, db)).exit_code == 0);
-  const int64_t before = rows(db);
-  rlimit old{};
-  REQUIRE(::getrlimit(RLIMIT_FSIZE, &old) == 0);
-  const rlimit small{20'000, old.rlim_max};
-  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
-  const Run run = run_drydock(with(simulated(scratch, db), {"--max-context", "2048"}));
-  REQUIRE(::setrlimit(RLIMIT_FSIZE, &old) == 0);
-  is_full({{"exit_code", run.exit_code}, {"out", run.out}, {"err", run.err}, {"rows", rows(db)}}, "ulimit -f", before);
-}
-
-TEST_CASE("a database that another process writes is told in one line and keeps its rows") {
-  const Scratch scratch;
-  const std::string db = scratch / "out.db";
-  REQUIRE(run_drydock(simulated(scratch, db)).exit_code == 0);
-  const int64_t before = rows(db);
-  sqlite3* other = nullptr;
-  REQUIRE(sqlite3_open(db.c_str(), &other) == SQLITE_OK);
-  REQUIRE(sqlite3_exec(other, "BEGIN EXCLUSIVE", nullptr, nullptr, nullptr) == SQLITE_OK);
-  profile_refused(simulated(scratch, db), "is being written by another process");  // after ten seconds, without work
-  sqlite3_close(other);
-  CHECK(rows(db) == before);
+  const std::string db = scratch / "out.db", likeness = scratch / "silicon.json";
+  REQUIRE(run_drydock(with(simulated(scratch, db), {"--system-out", likeness})).exit_code == 0);
+  const auto ask = [&](const std::string& system) {
+    return Arguments{"recommend", "--model",   scratch / "model.json",
+                     "--system",  system,      "--db",
+                     db,          "--backend", "drydock",
+                     "--gpus",    "1",         "--isl",
+                     "100",       "--osl",     "20",
+                     "--json"};
+  };
+  const Run asked = run_drydock(ask(likeness));
+  CAPTURE(asked.err);
+  CHECK(asked.exit_code == 0);
+  profile_refused(ask("h200_sxm"), "has times of simulated silicon alone, h200_sxm_simulated");
+  // Under the name of the real machine they are refused as well, beside real ones or not.
+  Database mixed = Database::open(db, Access::write);
+  mixed.write([&](const auto& add) {
+    drydock::perfdb::Origin origin;
+    origin.system = "h200_sxm";
+    origin.backend = "drydock";
+    origin.version = "simulated-1";
+    add({drydock::core::parse_op_key("gemm/bf16/m=1,n=64,k=64"), origin, 3.0, 0, 0});
+    origin.version = "cuda-1";
+    add({drydock::core::parse_op_key("gemm/bf16/m=2,n=64,k=64"), origin, 3.0, 0, 0});
+  });
+  profile_refused(ask("h200_sxm"), "times of simulated silicon under the name of h200_sxm");
 }
 
 TEST_CASE("energy and the split of ops over kernels are told") {

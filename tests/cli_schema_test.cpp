@@ -76,8 +76,9 @@ TEST_CASE("what profile tells is as its schema says") {
       "model.json",
       R"({"model_type":"llama","hidden_size":64,"vocab_size":1000,"num_hidden_layers":2,"num_attention_heads":4,)"
       R"("max_position_embeddings":4096,"num_key_value_heads":2,"intermediate_size":128})");
-  for (const std::vector<std::string>& more :
-       std::vector<std::vector<std::string>>{{"--json"}, {"--json", "--fault", "gemm=oom"}}) {
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{
+           {"--json"}, {"--json", "--fault", "gemm=oom"}, {"--json", "--fault", "decode=lost"}}) {
+    const bool lost = more.back() == "decode=lost";
     std::vector<std::string> arguments = {
         "profile",  "--model",  model,      "--target", "simulated",
         "--system", "h200_sxm", "--budget", "20s",      "--target-error",
@@ -85,8 +86,9 @@ TEST_CASE("what profile tells is as its schema says") {
     arguments.insert(arguments.end(), more.begin(), more.end());
     const Run run = run_drydock(arguments);
     CAPTURE(run.err);
-    REQUIRE(run.exit_code == 0);
+    REQUIRE(run.exit_code == (lost ? 2 : 0));
     nlohmann::json told = nlohmann::json::parse(run.out);
+    CHECK((told["ending"] == "device_lost") == lost);
     CHECK(breach(told, "profile.schema.json") == "");
     CHECK(told["failed"].empty() == (more.size() == 1));
     told["families"][0].erase("error");
@@ -114,6 +116,8 @@ TEST_CASE("every JSON answer is as its schema says, and one without a field is n
   mixture["model"] = "Qwen/Qwen3-30B-A3B";
   mixture["pools"][0].update({{"tp", 4}, {"ep", 4}});
   const std::string experts = scratch.write("mixture.json", mixture.dump());
+  const std::string measured =
+      scratch.write("measured.csv", "system,backend,op,latency_us\nh200_sxm,vllm,\"gemm/fp8/m=64,n=64,k=64\",8.5\n");
   struct Case {
     std::vector<std::string> arguments;
     const char *schema, *needed;
@@ -136,6 +140,22 @@ TEST_CASE("every JSON answer is as its schema says, and one without a field is n
            {{"experts", "--plan", experts, "--expert-skew", "1", "--expert-slots", "144", "--steps", "20"},
             "experts",
             "pools"},
+           {{"estimate", "--points", csv, "--out", scratch / "p.csv"}, "points", "predicted"},
+           {{"validate", "--points", csv, "--out", scratch / "v.csv"}, "validate", "regret"},
+           {{"plot", scratch / "v.csv", "--out", scratch / "v.html"}, "plot", "figures"},
+           {{"simulate", "--plan", plan, "--requests", "50", "--out", scratch / "run"}, "simulate", "lost"},
+           {{"plot", scratch / "run/requests.csv", "--out", scratch / "r.html"}, "plot", "curves"},
+           {{"plot", scratch / "run/timeline.csv", "--out", scratch / "t.html"}, "plot", "pools"},
+           {{"generate", "--list"}, "generate", "targets"},
+           {{"generate", "--plan", plan, "--target", "drydock", "--out", scratch / "g"}, "generate", "files"},
+           {{"generate", "--plan", plan, "--check", scratch / "g"}, "generate", "drift"},
+           {{"db", "import", "--csv", measured, "--db", scratch / "m.db"}, "db_rows", "rows"},
+           {{"db", "merge", "--from", scratch / "m.db", "--db", scratch / "n.db"}, "db_rows", "db"},
+           {{"db", "export", "--db", scratch / "m.db", "--out", scratch / "m.csv"}, "db_rows", "out"},
+           {{"db", "query", "--system", "h200_sxm", "--backend", "vllm", "--op", "gemm/fp8/m=64,n=64,k=64", "--db",
+             scratch / "m.db"},
+            "db_query",
+            "measurements"},
            {{"db", "info"}, "db_info", "contents"}}) {
     std::vector<std::string> arguments = c.arguments;
     arguments.push_back("--json");
@@ -158,7 +178,16 @@ TEST_CASE("what sweep and fleet tell is as their schemas say") {
       "models: Qwen/Qwen3-8B\nsystems: [h100_sxm, {prefill: h100_sxm, decode: l40s}]\nbackend: vllm\ngpus: 2\nmethod: "
       "analytic\n"
       "workloads: [{isl: 500, osl: 50, rate: 1}, {isl: 30000, osl: 20000}]\nslos: [{tpot: 30ms}, {ttft: 1us}]\n");
-  REQUIRE(run_drydock({"sweep", sweep, "--out", scratch / "o"}).exit_code == 0);
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"sweep", sweep, "--out", scratch / "o", "--json"},
+           {"sweep", sweep, "--out", scratch / "s", "--shard", "1/2", "--json"},
+           {"sweep", "--merge", scratch / "s", "--json"},
+           {"sweep", sweep, "--write-jobs", "slurm", "--shards", "2", "--out", scratch / "j", "--json"}}) {
+    const Run run = run_drydock(arguments);
+    CAPTURE(run.err);
+    REQUIRE(run.exit_code == 0);
+    CHECK(breach(nlohmann::json::parse(run.out), "sweep_run.schema.json") == "");
+  }
   nlohmann::json told = nlohmann::json::parse(run_drydock({"sweep", "--show", scratch / "o", "--json"}).out);
   CHECK(breach(told, "sweep.schema.json") == "");
   std::set<std::string> seen;

@@ -1,4 +1,9 @@
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -135,6 +140,39 @@ TEST_CASE("--out writes four files, the same bytes for the same seed and any num
   CHECK(summary["replications"] == 3);
   CHECK(summary["requests"] == 600);
   CHECK(!summary.contains("wall_ms"));
+}
+
+TEST_CASE("a run that is stopped leaves nothing in --out, nor the folders that it made") {
+  const SimulateBench bench;
+  const std::string program = (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "drydock").string();
+  const std::string out = bench.scratch / "deep/out";
+  const Arguments arguments = bench.with({"--requests", "1000000000", "--out", out});
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  for (const int fd : {0, 1, 2}) posix_spawn_file_actions_addopen(&files, fd, "/dev/null", fd ? O_WRONLY : O_RDONLY, 0);
+  std::vector<char*> argv{const_cast<char*>(program.c_str())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  pid_t child = 0;
+  REQUIRE(posix_spawn(&child, program.c_str(), &files, nullptr, argv.data(), environ) == 0);
+  posix_spawn_file_actions_destroy(&files);
+  int status = 0;
+  const auto begun = [&] {
+    std::error_code missing;
+    const auto begin = std::filesystem::directory_iterator(out, missing);
+    return !missing && std::any_of(begin, std::filesystem::directory_iterator(), [](const auto& entry) {
+      return entry.path().filename().string().starts_with("requests.csv.tmp") && entry.file_size() > 100'000;
+    });
+  };
+  while (!begun()) {
+    REQUIRE(::waitpid(child, &status, WNOHANG) == 0);
+    ::usleep(1000);
+  }
+  ::kill(child, SIGTERM);
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGTERM);
+  CHECK(!std::filesystem::exists(bench.scratch / "deep"));
 }
 
 TEST_CASE("--exact gives every request the same times to a millionth") {

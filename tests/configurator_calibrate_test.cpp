@@ -72,7 +72,7 @@ TEST_CASE("a few points of a deployment move the scales towards the truth, and p
   CHECK(c.values[1] > 1.08);  // bandwidth
   CHECK(c.values[1] < 1.3);
   CHECK(mean_size(c.after) < 0.5 * mean_size(c.before));
-  const auto held = left_out(points, knobs, calibrate_resources(), 20);
+  const auto held = left_out(points, knobs, c, calibrate_resources(), 20);
   CHECK(held.size() == points.size());
   CHECK(mean_size(held) < 0.7 * mean_size(c.before));
   for (const auto& b : calibrate_resources().backends()) CHECK(b.compute == 1);  // what was lent is given back

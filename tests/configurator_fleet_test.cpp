@@ -264,6 +264,16 @@ TEST_CASE("stock is respected, prices decide, and too small a stock is told by h
   const FleetAnswer enough =
       solve("stock: [{system: l40s, gpus: " + std::to_string(1 + small.shortage->more[0]) + "}]\n", "200");
   CHECK(enough.feasible);
+  // 65 GB of weights do not fit a GPU of 45 GiB: what is lacking are GPUs, not a plan.
+  const FleetAnswer one = plan_fleet(
+      parse_fleet("stock: [{system: l40s, gpus: 1}]\nunit_gpus: 4\nmode: agg\nmodels: [{model: Qwen/Qwen3-32B, "
+                  "precision: bf16, backend: vllm, isl: 100, osl: 10, rate: 0.5, tpot: 500ms}]\n",
+                  "f.yaml"),
+      own);
+  CHECK(!one.feasible);
+  CHECK(one.hopeless.empty());
+  REQUIRE(one.shortage);
+  CHECK(one.shortage->more == std::vector<int64_t>{1});
   const FleetAnswer never = plan_fleet(
       parse_fleet(
           "stock: [{system: l4, gpus: 2}]\nmode: agg\nmodels: [{model: Qwen/Qwen3-32B, backend: vllm, precision: "

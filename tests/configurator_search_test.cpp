@@ -3,6 +3,7 @@
 #include <set>
 
 #include "configurator/candidates.h"
+#include "configurator/judge.h"
 #include "configurator/predict.h"
 #include "configurator/search.h"
 #include "configurator/space.h"
@@ -73,8 +74,8 @@ TEST_CASE("plans are legal, within the GPUs and the targets, best first, each of
       double before = 0;
       std::set<std::string> shapes;
       for (const Ranked& r : a.plans) {
-        CHECK(r.plan.prediction->gpu_hours_per_million_tokens.value >= before);
-        before = r.plan.prediction->gpu_hours_per_million_tokens.value;
+        CHECK(careful_cost(r.plan.prediction->gpu_hours_per_million_tokens) >= before);
+        before = careful_cost(r.plan.prediction->gpu_hours_per_million_tokens);
         std::string shape{models::name(r.plan.backend)};
         for (const models::Pool& pool : r.plan.pools)
           shape += "/" + std::to_string(pool.parallelism.tp) + "." + std::to_string(pool.parallelism.pp) + "." +
@@ -281,11 +282,70 @@ TEST_CASE("batches and parallel sizes cover what is asked") {
   CHECK(batches(12) == std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 9, 11, 12});
   CHECK(batches(512).size() < 32);
   const auto& system = search_resources().system("h200_sxm");
-  const auto dense = parallelisms(search_resources().model("Qwen/Qwen3-32B"), system, 4);
+  const auto dense = parallelisms(search_resources().model("Qwen/Qwen3-32B"), system, 4, 4);
   CHECK(dense.size() == 6);  // tp x pp of 1, 2 and 4 with at most 4 GPUs
-  for (const models::Parallelism& p : parallelisms(search_resources().model("deepseek-ai/DeepSeek-R1"), system, 16)) {
+  for (const models::Parallelism& p :
+       parallelisms(search_resources().model("deepseek-ai/DeepSeek-R1"), system, 16, 16)) {
     CHECK(p.moe_tp * p.ep == p.tp * p.attention_dp);
     CHECK(p.gpus() <= 16);
     CHECK(p.tp <= 8);  // NVLink domain
   }
+}
+
+TEST_CASE("a power of two of GPUs is spread in powers of two, in order of TP, PP, attention DP and EP") {
+  for (const char* model : {"Qwen/Qwen3-32B", "deepseek-ai/DeepSeek-R1"})
+    for (const auto& [name, gpus] : {std::pair{"h200_sxm", 8}, {"h200_sxm", 16}, {"h200_sxm", 64}, {"gb200", 64}}) {
+      const auto& architecture = search_resources().model(model);
+      const auto& system = search_resources().system(name);
+      const bool moe = has_experts(architecture);
+      for (const int most : {gpus, gpus - 1}) {  // the pools of a disaggregated plan leave one to the other
+        std::vector<models::Parallelism> want;
+        for (int tp = 1; tp <= std::min(most, system.hardware.nvlink_domain); tp *= 2)
+          for (int pp = 1; pp <= 16 && tp * pp <= most; pp *= 2)
+            for (int dp = 1; tp * pp * dp <= most && (dp == 1 || moe); dp *= 2)
+              for (int ep = 1; ep <= (moe ? tp * dp : 1); ep *= 2)
+                want.push_back({tp, pp, dp, moe ? tp * dp / ep : 1, ep});
+        CHECK(parallelisms(architecture, system, gpus, most) == want);
+      }
+    }
+}
+
+TEST_CASE("other numbers of GPUs get the sizes that divide them and that all find room on the nodes") {
+  const auto& moe = search_resources().model("moonshotai/Kimi-K2-Instruct");  // 384 experts
+  const auto sizes = [&](const char* system, int gpus) {
+    std::set<int> out;
+    for (const models::Parallelism& p : parallelisms(moe, search_resources().system(system), gpus, gpus))
+      out.insert(p.gpus());
+    return out;
+  };
+  CHECK(sizes("h200_sxm", 3) == std::set<int>{1, 2, 3});
+  CHECK(sizes("h200_sxm", 6) == std::set<int>{1, 2, 3, 4, 6});
+  CHECK(sizes("h200_sxm", 12) == std::set<int>{1, 2, 3, 4, 6, 8, 12});  // 6 and 6 on two nodes of 8
+  CHECK(sizes("h200_sxm", 24) == std::set<int>{1, 2, 4, 8, 16, 24});    // 3, 6 and 12 would leave holes in nodes of 8
+  CHECK(sizes("gb200", 72) == std::set<int>{1, 2, 4, 8, 12, 16, 24, 32, 36, 64, 72});  // whole trays of 4
+  CHECK(sizes("h200_sxm", 10) == std::set<int>{1, 2, 4, 5, 8, 10});
+  CHECK(sizes("h200_sxm", 20) == std::set<int>{1, 2, 4, 8, 16});  // not alike on three nodes
+
+  bool pp3 = false, dp12 = false;
+  for (const models::Parallelism& p : parallelisms(moe, search_resources().system("h200_sxm"), 24, 24)) {
+    CHECK(p.moe_tp * p.ep == p.tp * p.attention_dp);
+    CHECK(8 % p.tp == 0);  // no TP group across nodes
+    CHECK(p.pp <= 16);
+    pp3 |= p.tp == 8 && p.pp == 3;
+    dp12 |= p.tp == 2 && p.attention_dp == 12 && p.ep == 24;
+  }
+  CHECK(pp3);
+  CHECK(dp12);
+}
+
+TEST_CASE("six GPUs hold together what four of them do not") {
+  Question q = question("moonshotai/Kimi-K2-Instruct", 6);  // 1.03 TB of weights
+  q.system = "gb200";                                       // 199 GB each
+  q.precision = "auto";
+  q.slo = {};
+  q.mode = ModeChoice::agg;
+  q.method = Method::analytic;
+  const Answer found = recommend(q, search_resources());
+  REQUIRE(!found.plans.empty());
+  CHECK(found.plans.front().plan.gpus() == 6);
 }

@@ -20,6 +20,13 @@ TEST_CASE("files are written whole, replaced, bounded, and leave nothing beside 
   CHECK_THROWS_WITH_AS(read_file(dir), (dir.string() + ": is a folder; want a file").c_str(), Error);
   CHECK_THROWS_AS(read_file(dir / "none"), Error);
   CHECK_THROWS_AS(write_file(dir / "none" / "x", "x"), Error);
+  CHECK_THROWS_AS(write_file(dir / "a", "x"), Error);  // a folder
+  fs::create_symlink(file, dir / "link");
+  write_file(dir / "link", "three");
+  CHECK(fs::is_symlink(dir / "link"));
+  CHECK(read_file(file) == "three");
+  write_file("/dev/null", "x");
+  CHECK(fs::is_character_file("/dev/null"));
   CHECK_THROWS_AS(make_output_dir(file), Error);
   CHECK_THROWS_AS(make_output_dir(file / "below"), Error);
   fs::remove_all(dir);

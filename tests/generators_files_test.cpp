@@ -287,6 +287,30 @@ TEST_CASE("drift names the file, the value, what was expected and what is there"
   CHECK(found[1].found == "missing");
   CHECK(found[2].where == "columns.isl");
   CHECK(found[2].found == "44");
+  // Lines that are there twice, once too few, or in another order; a second value of a flag.
+  const std::string script = text_of(files, "bench/compare.sh");
+  const size_t start = script.find("python3");
+  REQUIRE(start != std::string::npos);
+  const std::string line = script.substr(start, script.find('\n', start) + 1 - start);
+  const auto drift_of = [&](const std::string& text) {
+    generators::write_files(files, dir.path(), true);
+    std::ofstream(dir.path() / "bench/compare.sh") << text;
+    return generators::drift(files, dir.path());
+  };
+  CHECK(drift_of(script).empty());
+  const auto doubled = drift_of(script + line);
+  REQUIRE(doubled.size() == 1);
+  CHECK(doubled[0].found == "2 x " + doubled[0].expected);
+  const auto swapped = drift_of("#!/usr/bin/env bash\n" + line + std::string(script).erase(start, line.size()));
+  REQUIRE(swapped.size() == 1);
+  CHECK(swapped[0].where == "order");
+  drift_of(script);
+  replace("sglang/worker.sh", "--max-running-requests 512",
+          "--max-running-requests 512 \\\n  --max-running-requests 64");
+  const auto second = generators::drift(files, dir.path());
+  REQUIRE(second.size() == 1);
+  CHECK(second[0].expected == "absent");
+  CHECK(second[0].found == "--max-running-requests 64");
   // Files of anyone's: bombs and broken ones are told, not followed.
   for (const char* text : {"&a [*a, *a]\n", "a: [\n", "a: &a {b: *a}\n", "\x01"}) {
     PlanCase v = deepseek(Backend::vllm);

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "kernels/cuda/block_scales.h"
 #include "kernels/cuda/grouped_gemm.h"
+#include "kernels/cuda/grouped_gemm_sm90.h"
 #include "kernels/cuda/small_gemm.h"
 #include "kernels/reference.h"
 #include "tests/simt/on_device.h"
@@ -117,6 +118,9 @@ struct Groups {
   Scaling scaling = Scaling::none;
 };
 
+// By mma.sync, or by wgmma and TMA where the GPU has them.
+using GroupedPath = void (*)(const kernels::GroupedGemm&, kernels::cuda::Stream);
+
 template <typename T>
 void test_grouped(const Groups& shape, std::vector<T> (*numbers)(int64_t, uint32_t)) {
   const int64_t rows = shape.starts.back() + 3, groups = static_cast<int64_t>(shape.starts.size()) - 1;
@@ -129,26 +133,32 @@ void test_grouped(const Groups& shape, std::vector<T> (*numbers)(int64_t, uint32
                           matrix(a_scales.data(), rows, n), shape.starts.data(), groups};
   const std::vector<double> want = kernels::reference::grouped_gemm(op);
   OnDevice<T> device_a(a), device_b(b);
-  OnDevice<float> device_a_scales(a_scales), device_b_scales(b_scales),
-      out(std::vector<float>(static_cast<size_t>(rows * n), 7));
+  OnDevice<float> device_a_scales(a_scales), device_b_scales(b_scales);
   OnDevice<int32_t> starts(shape.starts);
   op = {scaled_matrix(device_a.data(), rows, k, device_a_scales.data(), scaling),
-        scaled_matrix(device_b.data(), groups * n, k, device_b_scales.data(), scaling), matrix(out.data(), rows, n),
-        starts.data(), groups};
-  kernels::cuda::grouped_gemm(op, nullptr);
-  OnDevice<Bf16> rounded(static_cast<size_t>(rows * n));
-  op.out = matrix(rounded.data(), rows, n);
-  kernels::cuda::grouped_gemm(op, nullptr);
-  const std::vector<float> got = out.read();
-  const std::vector<Bf16> got_rounded = rounded.read();
-  for (int64_t i = 0; i < rows * n; ++i) {
-    const auto at = static_cast<size_t>(i);
-    if (i / n >= shape.starts.back()) {
-      REQUIRE(got[at] == 7);  // rows of no group are left alone
-      continue;
+        scaled_matrix(device_b.data(), groups * n, k, device_b_scales.data(), scaling),
+        {},
+        starts.data(),
+        groups};
+  for (const GroupedPath run : {kernels::cuda::grouped_gemm, kernels::cuda::grouped_gemm_sm90}) {
+    OnDevice<float> out(std::vector<float>(static_cast<size_t>(rows * n), 7));
+    OnDevice<Bf16> rounded(static_cast<size_t>(rows * n));
+    op.out = matrix(out.data(), rows, n);
+    if (run == kernels::cuda::grouped_gemm_sm90 && !kernels::cuda::can_group_sm90(op)) continue;
+    run(op, nullptr);
+    op.out = matrix(rounded.data(), rows, n);
+    run(op, nullptr);
+    const std::vector<float> got = out.read();
+    const std::vector<Bf16> got_rounded = rounded.read();
+    for (int64_t i = 0; i < rows * n; ++i) {
+      const auto at = static_cast<size_t>(i);
+      if (i / n >= shape.starts.back()) {
+        REQUIRE(got[at] == 7);  // rows of no group are left alone
+        continue;
+      }
+      REQUIRE(std::abs(got[at] - want[at]) <= tolerance({1, n, k, scaling}, want[at]));
+      REQUIRE(got_rounded[at].bits == kernels::to_bf16(got[at]).bits);
     }
-    REQUIRE(std::abs(got[at] - want[at]) <= tolerance({1, n, k, scaling}, want[at]));
-    REQUIRE(got_rounded[at].bits == kernels::to_bf16(got[at]).bits);
   }
 }
 
@@ -157,7 +167,15 @@ std::vector<Fp8> numbers_fp8(int64_t count, uint32_t seed) { return random_fp8(c
 
 // One with tiles of 16 rows, of 64 and of 128; empty groups; n and k that are no multiples of a tile.
 const std::vector<Groups> kGroups = {
-    {{0, 0, 3, 20, 20}, 72, 144}, {{0, 40, 150}, 136, 80}, {{0, 140}, 131, 208}, {{0, 0}, 16, 16}, {{0, 1}, 200, 1040}};
+    {{0, 0, 3, 20, 20}, 72, 144},
+    {{0, 40, 150}, 136, 80},
+    {{0, 140}, 131, 208},
+    {{0, 0}, 16, 16},
+    {{0, 1}, 200, 1040},
+#ifndef DRYDOCK_SIMT_EMULATOR
+    {{0, 70, 330, 331}, 384, 1424},  // several tiles and turns of the stages of wgmma, n of whole blocks of scales
+#endif
+};
 
 TEST_CASE("grouped_gemm agrees with the reference in bf16") {
   in_every_order([] {

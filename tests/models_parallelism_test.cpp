@@ -53,10 +53,21 @@ TEST_CASE("what a backend has no way to run is said in one line") {
   CHECK(!models::why_not_on(Backend::vllm, {2, 1, 4, 8, 1}, 8));
   CHECK(!models::why_not_on(Backend::vllm, {2, 1, 4, 1, 8}, 8));
   CHECK(!models::why_not_on(Backend::sglang, {2, 1, 8, 4, 4}, 8));
+  CHECK(models::why_not_on(Backend::sglang, {4, 3, 1, 1, 1}, 8).value_or("") ==
+        "pp 3 over 2 nodes: SGLang puts as many stages on every node, or every stage on as many nodes");
+  CHECK(!models::why_not_on(Backend::sglang, {8, 3, 1, 1, 1}, 8));
+  CHECK(!models::why_not_on(Backend::sglang, {4, 6, 1, 1, 1}, 8));
+  CHECK(!models::why_not_on(Backend::sglang, {8, 2, 2, 1, 16}, 8));
+  CHECK(!models::why_not_on(Backend::sglang, {1, 3, 1, 1, 1}, 8));
   // Two ranks of 3 GPUs a node of 8: two nodes hold four ranks, not the five whose GPUs would fit.
   CHECK(models::why_not_on(Backend::vllm, {1, 3, 5, 5, 1}, 8).value_or("") ==
         "2 nodes of 8 GPUs hold 4 attention-DP ranks of 3 GPUs, not 5, as none spans two");
   CHECK(models::why_not_on(Backend::vllm, {1, 16, 2, 2, 1}, 8).value_or("") ==
         "an attention-DP rank of 16 GPUs is wider than a node of 8");
   CHECK(!models::why_not_on(Backend::vllm, {1, 16, 1, 1, 1}, 8));
+  CHECK(!models::why_not_on(Backend::drydock, {8, 1, 1, 8, 1}, 8));
+  CHECK(models::why_not_on(Backend::drydock, {8, 1, 1, 1, 8}, 8).value_or("") ==
+        "the bundled runtime's engines compute with tp alone: want pp, attention_dp and ep 1");
+  CHECK(models::why_not_on(Backend::drydock, {8, 1, 1, 8, 1}, 4).value_or("") ==
+        "the bundled runtime keeps a worker's 8 GPUs in one machine, which has 4");
 }

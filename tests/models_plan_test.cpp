@@ -70,12 +70,15 @@ TEST_CASE("speculation, experts and overlap read back, and are not there unless 
   plan.speculative = "mtp:k=3,p=0.8";
   plan.experts = {0.8, "", 288};
   plan.pools[1].two_batch_overlap = plan.pools[1].shared_expert_overlap = true;
+  plan.pools[1].waits = {20, 0.9, 30, 50, 10};
   const Plan back = parse_plan(to_json(plan), "plan.json");
   CHECK(to_json(back) == to_json(plan));
   CHECK(back.speculative == "mtp:k=3,p=0.8");
   CHECK(back.experts.skew == 0.8);
   CHECK(back.experts.slots == 288);
   CHECK(!back.pools[0].two_batch_overlap);
+  CHECK(back.pools[0].waits == PromptWaits{});
+  CHECK(back.pools[1].waits == PromptWaits{20, 0.9, 30, 50, 10});
   CHECK((back.pools[1].two_batch_overlap && back.pools[1].shared_expert_overlap));
   plan.experts = {std::nullopt, "counts.json", 0};
   CHECK(parse_plan(to_json(plan), "plan.json").experts.histogram == "counts.json");

@@ -104,6 +104,38 @@ TEST_CASE("a step between neighbouring sizes of m is kept") {
   CHECK(std::abs(ratio(32)) < 0.05);
 }
 
+TEST_CASE("chunks after cached tokens have an axis of their own, where there are samples of them") {
+  // Short chunks are slower than whole prompts of as many keys a query: exp(0.3) for each octave of context before.
+  const auto law = [](const core::Op& op) {
+    const double octaves = std::log2(1 + 2.0 * static_cast<double>(op.shape[2]) / static_cast<double>(op.shape[1]));
+    return baseline_us(op, machine()) * std::exp(0.3 * octaves);
+  };
+  const auto chunk = [](int64_t fresh, int64_t cached) {
+    return core::make_op(core::OpKind::prefill_attention, core::Dtype::bf16, core::Dtype::bf16,
+                         {1, fresh, cached, 8, 2, 128, 0});
+  };
+  std::vector<Sample> whole, all;
+  for (int64_t fresh = 64; fresh <= 8192; fresh *= 2) {
+    for (const int64_t length : {fresh, fresh + fresh / 2}) whole.push_back({chunk(length, 0), law(chunk(length, 0))});
+    for (int64_t cached = 512; cached <= 16384; cached *= 2)
+      all.push_back({chunk(fresh, cached), law(chunk(fresh, cached))});
+  }
+  all.insert(all.end(), whole.begin(), whole.end());
+  const Surface without = decode(fit_surfaces(whole, machine(), "engine", "1.0").surfaces[0].body, "test");
+  const Surface with = decode(fit_surfaces(all, machine(), "engine", "1.0").surfaces[0].body, "test");
+  CHECK(without.axes == 4);  // as surfaces were before there was the axis
+  CHECK(with.axes == 5);
+  const auto miss = [&](const Surface& surface, const core::Op& op) {
+    return evaluate(surface, coordinates(op)).log_ratio - std::log(law(op) / baseline_us(op, machine()));
+  };
+  // 1 + 2 * 3000 / 300 = 21 is 4.39 octaves: 1.32 of the logarithm, of which whole prompts know nothing.
+  CHECK(std::abs(miss(without, chunk(300, 3000))) > 1.2);
+  CHECK(std::abs(miss(with, chunk(300, 3000))) < 0.05);
+  // Whole prompts are answered as before.
+  CHECK(std::abs(miss(without, chunk(3000, 0))) < 0.01);
+  CHECK(std::abs(miss(with, chunk(3000, 0))) < 0.02);
+}
+
 TEST_CASE("few samples, kinds without axes and groups over the network make no surface") {
   std::vector<Sample> samples = linear_samples();
   samples.resize(10);

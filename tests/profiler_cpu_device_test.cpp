@@ -29,8 +29,11 @@ StopRule cpu_rule() {
 TEST_CASE("every kind of op that the host has runs and takes time") {
   CpuDevice device(1);
   for (const char* key :
-       {"gemm/bf16/m=4,n=96,k=64", "gemm/fp8/m=4,n=96,k=64", "gemm/fp8_block/m=20,n=256,k=192",
-        "gemm/fp32/m=1,n=33,k=64", "batched_gemm/bf16/m=3,n=32,k=16,heads=4",
+       {"gemm/bf16/m=4,n=96,k=64",
+        "gemm/fp8/m=4,n=96,k=64",
+        "gemm/fp8_block/m=20,n=256,k=192",
+        "gemm/fp32/m=1,n=33,k=64",
+        "batched_gemm/bf16/m=3,n=32,k=16,heads=4",
         "moe/bf16/tokens=6,hidden=32,inter=16,experts=8,top_k=2,ep=1",
         "moe/bf16/tokens=6,hidden=32,inter=16,experts=8,top_k=2,ep=4",
         "prefill_attention/bf16/batch=2,new_tokens=5,cached_tokens=7,heads=4,kv_heads=2,head_dim=32,window=0",
@@ -38,6 +41,12 @@ TEST_CASE("every kind of op that the host has runs and takes time") {
         "decode_attention/bf16/batch=3,context=70,heads=4,kv_heads=2,head_dim=32,window=0",
         "decode_attention/bf16+fp8/batch=1,context=1,heads=2,kv_heads=2,head_dim=64,window=0",
         "mla_decode/bf16/batch=2,context=40,heads=4,latent=64,rope_dim=16",
+        "mla_prefill/bf16/batch=2,new_tokens=5,cached_tokens=7,heads=3,qk_dim=96,v_dim=32",
+        "mla_prefill/bf16+fp8/batch=1,new_tokens=3,cached_tokens=0,heads=2,qk_dim=48,v_dim=32",
+        "sparse_mla/bf16/tokens=3,selected=20,heads=4,latent=64,rope_dim=16",
+        "index_score/fp8/batch=2,new_tokens=2,context=50,heads=4,head_dim=32",
+        "gated_delta/bf16/batch=2,new_tokens=3,k_heads=2,v_heads=4,k_dim=32,v_dim=48",
+        "mamba2/bf16/batch=2,new_tokens=1,heads=4,head_dim=16,state=32,groups=2",
         "elementwise/bf16/tokens=3,read_bytes=256,written_bytes=256",  // norm
         "elementwise/bf16/tokens=3,read_bytes=256,written_bytes=128",  // SiLU
         "elementwise/bf16/tokens=3,read_bytes=8000,written_bytes=4",   // sampling
@@ -63,8 +72,10 @@ TEST_CASE("what the host has no kernel or no memory for is refused in one line")
   const auto reason = [&](const char* key) { return device.why_not(core::parse_op_key(key)).value_or(""); };
   CHECK(reason("all_reduce/bf16/bytes=1024,gpus=2").find("one host is one rank") != std::string::npos);
   CHECK(reason("gemm/nvfp4/m=1,n=64,k=64").find("nvfp4") != std::string::npos);
-  CHECK(reason("mamba2/bf16/batch=1,new_tokens=1,heads=2,head_dim=64,state=16,groups=1").find("mamba2") !=
-        std::string::npos);
+  CHECK(reason("mamba2/bf16/batch=1,new_tokens=1,heads=3,head_dim=64,state=16,groups=2") ==
+        "3 heads share 2 keys: not a whole number");
+  CHECK(reason("sparse_mla/bf16+fp8/tokens=1,selected=20,heads=4,latent=64,rope_dim=16") ==
+        "no CPU kernel for MLA over a cache in fp8");
   CHECK(reason("gemm/bf16/m=1000000,n=1000000,k=1000").find("not enough memory") != std::string::npos);
   CHECK(reason("gemm/bf16/m=1,n=9000000000000000000,k=1").find("absurd") != std::string::npos);
 }
@@ -78,10 +89,10 @@ TEST_CASE("more work takes longer") {
   CHECK(us("gemm/bf16/m=256,n=256,k=256") > 4 * us("gemm/bf16/m=64,n=64,k=64"));
 }
 
-TEST_CASE("copies fill twice the cache, and are random numbers") {
+TEST_CASE("copies fill eight times the cache, and are random numbers") {
   const int64_t cache = last_level_cache_bytes();
   const Rotation rotation(core::Dtype::bf16, 1 << 20);
-  CHECK(rotation.copies() * (1 << 20) > 2 * cache);
+  CHECK(rotation.copies() * (1 << 20) > 8 * cache);
   CHECK(rotation.at(0) != rotation.at(1));
   CHECK(rotation.at(rotation.copies()) == rotation.at(0));
   const RandomMemory numbers(core::Dtype::fp32, 4000);

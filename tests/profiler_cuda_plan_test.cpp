@@ -61,6 +61,7 @@ TEST_CASE("what measuring takes covers the op's own bytes, each copy, and little
         "decode_attention/bf16/batch=64,context=16384,heads=32,kv_heads=8,head_dim=128,window=0",
         "decode_attention/bf16+fp8/batch=64,context=16384,heads=32,kv_heads=8,head_dim=128,window=0",
         "mla_decode/bf16/batch=64,context=16384,heads=128,latent=512,rope_dim=64",
+        "index_score/fp8/batch=64,new_tokens=1,context=16384,heads=64,head_dim=128",
         "elementwise/bf16/tokens=8192,read_bytes=16384,written_bytes=16384"}) {
     const double need = bytes_needed(parse(key), kH200) - kWorkspaces;
     INFO(key);
@@ -80,6 +81,15 @@ TEST_CASE("what measuring takes, to the byte") {
   // Blocks of 32 tokens: 33 tokens take 64. 64 KiB a copy of one sequence, 1601 of them, and a table of 2.
   CHECK(bytes_needed(parse("decode_attention/bf16/batch=1,context=33,heads=2,kv_heads=1,head_dim=256,window=0"),
                      kH200) == kWorkspaces + 2 * 2 * 256 * 2 + 1601.0 * 65536 + 8);
+  // q and out of 2 tokens and 2 heads, keys and values of 3 tokens with one rotated part, two lists of 2.
+  CHECK(bytes_needed(parse("mla_prefill/bf16/batch=1,new_tokens=2,cached_tokens=1,heads=2,qk_dim=192,v_dim=128"),
+                     kH200) == kWorkspaces + 2 * 2 * 320 * 2 + 3 * (2 * 256 + 64) * 2 + 16);
+  // A cache of 4 x 64 tokens, 356 copies of 8 blocks; 3 tokens of q and out, their lists, rows and counts.
+  CHECK(bytes_needed(parse("sparse_mla/bf16/tokens=3,selected=64,heads=16,latent=512,rope_dim=64"), kH200) ==
+        kWorkspaces + 3 * 16 * 1088 * 2 + 356.0 * 256 * 576 * 2 + 4 * 8 + 4 * 3 * 66);
+  // One state of 64 KiB, 1601 copies; 5 tokens of q, k, v, out and two gates; decays and places.
+  CHECK(bytes_needed(parse("gated_delta/bf16/batch=1,new_tokens=5,k_heads=1,v_heads=1,k_dim=128,v_dim=128"), kH200) ==
+        kWorkspaces + 5 * (4 * 128 + 2) * 2 + 1601.0 * 65536 + 8 * 3);
   CHECK(bytes_needed(parse("all_reduce/bf16/bytes=1048576,gpus=2"), kH200) == kWorkspaces + 5 * 1048576);
   CHECK(bytes_needed(parse("all_gather/bf16/bytes=1048576,gpus=2"), kH200) == kWorkspaces + 2 * 1048576);
 }
@@ -112,8 +122,20 @@ TEST_CASE("what has no kernel is told in a line") {
                kH200) == "9 heads on 2 KV heads: not a whole number");
   CHECK(reason("mla_decode/bf16+fp8/batch=1,context=9,heads=16,latent=512,rope_dim=64", kH200) ==
         "no CUDA kernel for MLA over a cache in fp8; bf16 has one");
-  CHECK(reason("mamba2/bf16/batch=1,new_tokens=1,heads=16,head_dim=64,state=128,groups=1", kH200) ==
-        "no CUDA kernel for mamba2");
+  CHECK(
+      reason("mla_prefill/bf16+fp8/batch=1,new_tokens=9,cached_tokens=0,heads=16,qk_dim=192,v_dim=128", kH200).empty());
+  CHECK(reason("mla_prefill/bf16/batch=1,new_tokens=9,cached_tokens=0,heads=16,qk_dim=96,v_dim=64", kH200) ==
+        "no CUDA kernel for MLA prefill with keys of 96 and values of 64; 192 and 128 have one, and 256 and 256");
+  CHECK(reason("sparse_mla/bf16/tokens=70000,selected=2048,heads=16,latent=512,rope_dim=64", kH200) ==
+        "70000 tokens of sparse MLA; the kernel takes 65535 at most");
+  CHECK(reason("index_score/fp8/batch=1,new_tokens=1,context=9,heads=64,head_dim=128", kH200).empty());
+  CHECK(reason("index_score/fp8/batch=1,new_tokens=1,context=9,heads=8,head_dim=128", kH200) ==
+        "no CUDA kernel for an indexer of 8 heads of 128; a multiple of 16 up to 64 of 128 have one");
+  CHECK(reason("mamba2/bf16/batch=1,new_tokens=1,heads=16,head_dim=64,state=128,groups=1", kH200).empty());
+  CHECK(reason("mamba2/bf16/batch=1,new_tokens=1,heads=16,head_dim=64,state=96,groups=1", kH200) ==
+        "no CUDA kernel for a state of 96 by 64; 64 or 128 by a multiple of 32 have one");
+  CHECK(reason("gated_delta/bf16/batch=1,new_tokens=1,k_heads=3,v_heads=4,k_dim=128,v_dim=128", kH200) ==
+        "4 heads share 3 keys: not a whole number");
   CHECK(reason("elementwise/bf16/tokens=1,read_bytes=200000,written_bytes=200000", kH200) ==
         "rows of 50000 columns: the norm kernel takes 28672 at most");
   CHECK(reason("all_reduce/bf16/bytes=1024,gpus=8", kH200) == "needs 8 GPUs, 1 is here");

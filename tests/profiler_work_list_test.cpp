@@ -5,6 +5,8 @@
 
 #include "core/json.h"
 #include "models/catalogue.h"
+#include "profiler/cpu_launch.h"
+#include "profiler/cuda/plan.h"
 #include "profiler/work_list.h"
 
 using namespace drydock;
@@ -129,4 +131,27 @@ TEST_CASE("names and axes") {
   const core::Op small = core::parse_op_key("elementwise/bf16/tokens=8,read_bytes=12,written_bytes=4");
   CHECK(axes(small) == std::vector<double>{3, 4});
   CHECK(name(family_of(small)) == "elementwise bf16");
+}
+
+TEST_CASE("what plans of the catalogue's models ask for has kernels, on the CPU and on a GPU") {
+  models::System system = h200();
+  system.memory_bytes = 1e13;  // whatever the model
+  constexpr cuda::Gpu kH200{90, 132, 50 << 20, 8};
+  for (const std::string& name : models::model_names()) {
+    CAPTURE(name);
+    const models::Architecture model = models::find_model(name);
+    Sizes sizes;
+    sizes.tp = {8};
+    for (const Family& family : families_of(model, sizes, {256, 4096, 4}, system)) {
+      if (core::is_communication(family.key.kind)) continue;
+      for (const Candidate& candidate : family.candidates) {
+        CAPTURE(core::key(candidate.op));
+        const auto on_cpu = why_no_launch(candidate.op), on_gpu = cuda::why_no_kernel(candidate.op, kH200);
+        CHECK_MESSAGE(!on_cpu, on_cpu.value_or(""));
+        // Experts without a gate count as gated ones of two thirds of their width, which is no width of a matrix.
+        const bool odd = family.key.kind == core::OpKind::moe && candidate.op.shape[2] % 8 != 0;
+        CHECK_MESSAGE((!on_gpu || odd), on_gpu.value_or(""));
+      }
+    }
+  }
 }

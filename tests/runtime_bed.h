@@ -188,7 +188,7 @@ class Bed {
     out.spec.kv_blocks = o.kv_blocks;
     out.spec.block_tokens = o.block_tokens;
     out.spec.transfer = o.transfer;
-    out.spec.drafts = o.drafts;
+    if (o.drafts) out.spec.drafts = one_by_one(o.drafts);
     auto& failing = failures[out.spec.name] = std::make_shared<std::atomic<int>>(0);
     prices.push_back(std::make_unique<simulator::KinkedPrice>(o.price));
     out.engine = [price = prices.back().get(), o, failing = failing]() -> std::unique_ptr<Engine> {

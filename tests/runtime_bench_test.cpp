@@ -309,20 +309,3 @@ TEST_CASE("text for chats has the server's count of tokens") {
     CHECK(form.tokens_per_unit == 1);
   }
 }
-
-// What the client itself takes: `drydock_runtime_bench_tests -ns -tc='the client keeps up*' -s`.
-TEST_CASE("the client keeps up with hundreds of streams" * doctest::skip()) {
-  for (const int streams : {64, 512}) {
-    const FakeServer server([](const std::string&, const std::string&) { return FakeAnswer::stream(200, 50, 20); });
-    BenchRun run;
-    run.target.timeout_s = 60;
-    const Benched b = bench(server, users(streams, streams * 2, 200), run);
-    CHECK(b.totals.answered == streams * 2);
-    auto ttft = b.recorder.ttft_ms();
-    MESSAGE(streams << " streams: " << static_cast<double>(b.totals.chunks) / b.totals.wall_s << " chunks/s, client "
-                    << b.totals.cpu_s / b.totals.wall_s * 100 << " % of a core, "
-                    << b.totals.cpu_s / static_cast<double>(b.totals.chunks) * 1e6 << " us a chunk, TTFT mean "
-                    << mean(ttft) << " p99 " << simulator::quantile(ttft, 0.99) << " of 50 ms, TPOT mean "
-                    << mean(b.recorder.tpot_ms()) << " of 20 ms, ITL p99 " << b.recorder.itl_ms().quantile(0.99));
-  }
-}

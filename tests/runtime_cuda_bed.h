@@ -1,7 +1,9 @@
 #pragma once
-// Models that the GPU's kernels take: heads of 64 numbers.
+// Models that the GPU's kernels take: heads of 64 numbers; and how far answers of two engines are apart.
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <string>
 
@@ -45,5 +47,15 @@ class WideModel {
  private:
   std::filesystem::path dir_;
 };
+
+// Of tokens' log-probabilities, all of them: root mean square.
+inline double distance(runtime::GeneratedToken a, runtime::GeneratedToken b) {
+  const auto by_id = [](const runtime::TokenLogprob& x, const runtime::TokenLogprob& y) { return x.token < y.token; };
+  std::sort(a.top.begin(), a.top.end(), by_id);
+  std::sort(b.top.begin(), b.top.end(), by_id);
+  double sum = 0;
+  for (size_t i = 0; i < a.top.size(); ++i) sum += std::pow(double{a.top[i].logprob} - double{b.top[i].logprob}, 2);
+  return std::sqrt(sum / static_cast<double>(a.top.size()));
+}
 
 }  // namespace drydock::tests

@@ -1,9 +1,6 @@
-// The dispatcher over several workers: routing, overload, deaths, draining; and its times against the simulator's.
-#include <array>
+// The dispatcher over several workers: routing, overload, deaths, draining.
 #include <string>
 
-#include "simulator/metrics.h"
-#include "tests/effort.h"
 #include "tests/runtime_bed.h"
 
 using namespace drydock;
@@ -146,98 +143,4 @@ TEST_CASE("kv_aware routing sends a conversation where its prefix is") {
   for (const WorkerStats& w : bed.dispatcher.stats().workers) busy += w.steps > 0, cached += w.cached_prompt_tokens;
   CHECK(busy == 1);
   CHECK(cached == 192 + 240 + 288 + 336);  // full blocks of the 200, 250, 300 and 350 tokens that were there
-}
-
-namespace {
-
-struct Times {
-  std::vector<double> ttft, tpot;
-};
-
-Times simulated(const BedOptions& o, const std::vector<simulator::Arrival>& arrivals) {
-  simulator::KinkedPrice price = o.price;
-  simulator::ClusterSpec spec;
-  for (const auto& pool : o.pools) {
-    spec.pools.push_back(simulator::pool_of(pool.stage, o.policy, price, pool.replicas, o.kv_blocks, o.ranks));
-    spec.pools.back().block_tokens = o.block_tokens;
-  }
-  spec.transfer = o.transfer;
-  spec.router = Bed::dispatcher_spec(o).router;
-  simulator::Cluster cluster(spec);
-  simulator::Recorder::Options keep;
-  keep.keep_records = true;
-  simulator::Recorder recorder(keep);
-  simulator::ListLoad load(arrivals);
-  cluster.run(load, recorder);
-  return {recorder.ttft_ms(), recorder.tpot_ms()};
-}
-
-Times served(const BedOptions& o, const std::vector<simulator::Arrival>& arrivals) {
-  Bed bed(o);
-  std::vector<std::shared_ptr<Reader>> readers;
-  const Clock::time_point begin = Clock::now();
-  for (uint64_t i = 0; i < arrivals.size(); ++i) {
-    sleep_until(begin + std::chrono::nanoseconds(static_cast<int64_t>(arrivals[i].at_us * 1e3)));
-    readers.push_back(bed.ask(arrivals[i].prompt_tokens, arrivals[i].output_tokens, i));
-  }
-  Times out;
-  for (const auto& reader : readers) {
-    REQUIRE(reader->wait());
-    out.ttft.push_back(reader->ttft_ms());
-    out.tpot.push_back(reader->tpot_ms());
-  }
-  return out;
-}
-
-double mean_of(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double v : values) sum += v;
-  return sum / static_cast<double>(values.size());
-}
-
-}  // namespace
-
-// Of wall-clock times, which say nothing where everything is ten times as slow.
-TEST_CASE("served with emulated engines, times are those simulated" * doctest::skip(tests::kLighter > 1)) {
-  BedOptions o;
-  o.time_scale = 1;
-  o.price.base_us = 4000;
-  o.price.sequence_us = 60;
-  o.price.prompt_us = 12;
-  SUBCASE("one worker") {}
-  SUBCASE("prefill and decode apart") {
-    o.pools = {{Stage::prefill, 1}, {Stage::decode, 1}};
-    o.transfer = {500, 4, 1, 0};
-  }
-  SUBCASE("two ranks, pipeline stages") {
-    o.ranks = 2;
-    o.price.drain = 3000;
-  }
-  // 200 requests in about 2 s, Poisson; lengths vary so that nothing marches in step.
-  core::Random random(7);
-  std::vector<simulator::Arrival> arrivals;
-  double at = 0;
-  for (int i = 0; i < 200; ++i) {
-    arrivals.push_back(simulator::ask(at, random.integer(150, 450), random.integer(15, 40)));
-    at += random.exponential(10'000);
-  }
-  // On a machine that does other things as well, threads may wake late: then it is tried again.
-  for (int tried = 1;; ++tried) {
-    Times want = simulated(o, arrivals), got = served(o, arrivals);
-    const std::array<std::pair<double, double>, 4> pairs = {
-        std::pair{mean_of(got.ttft), mean_of(want.ttft)},
-        {simulator::quantile(got.ttft, 0.95), simulator::quantile(want.ttft, 0.95)},
-        {mean_of(got.tpot), mean_of(want.tpot)},
-        {simulator::quantile(got.tpot, 0.95), simulator::quantile(want.tpot, 0.95)}};
-    double worst = 0;
-    for (const auto& [was, should] : pairs) worst = std::max(worst, std::abs(was / should - 1));
-    if (worst >= 0.05 && tried < 6) continue;
-    const char* names[] = {"mean TTFT", "p95 TTFT", "mean TPOT", "p95 TPOT"};
-    for (size_t i = 0; i < pairs.size(); ++i)
-      MESSAGE(std::string(names[i]) << ": simulated " << pairs[i].second << " ms, served " << pairs[i].first
-                                    << " ms, off by " << (pairs[i].first / pairs[i].second - 1) * 100 << " %, try "
-                                    << tried);
-    CHECK(worst < 0.05);
-    break;
-  }
 }

@@ -50,8 +50,9 @@ TEST_CASE("answers with drafts are the answers without, greedy and sampled") {
       CAPTURE(temperature);
       CAPTURE(by_model);
       const auto engine = golden_engine("llama3");
-      const auto drafter =
-          by_model ? make_model_drafter(golden_engine("llama3"), 40, tests::kBedBlockTokens) : make_ngram_drafter({});
+      const auto drafter = by_model ? make_model_drafter(golden_engine("llama3"),
+                                                         {.kv_blocks = 40, .block_tokens = tests::kBedBlockTokens})
+                                    : make_ngram_drafter({});
       Sequence plain(prompt, 0, 45), drafted(prompt, 50, 45);
       plain.sampling = drafted.sampling = {.temperature = temperature, .seed = 11};
       int steps = 0;
@@ -93,7 +94,8 @@ TEST_CASE("a draft counts while it is what was drawn") {
 
 TEST_CASE("a draft model short of blocks drops who waited longest, and then guesses nothing") {
   const tests::Golden golden = tests::read_golden("llama3");
-  const auto drafter = make_model_drafter(golden_engine("llama3"), 6, tests::kBedBlockTokens);
+  const auto drafter =
+      make_model_drafter(golden_engine("llama3"), {.kv_blocks = 6, .block_tokens = tests::kBedBlockTokens});
   const std::vector<Token> want(golden.greedy.begin(), golden.greedy.begin() + 3);
   CHECK(drafter->propose(1, golden.prompt, 3) == want);  // 39 tokens in 5 of the 6 blocks
   CHECK(drafter->propose(2, golden.prompt, 3) == want);

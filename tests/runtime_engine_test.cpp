@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "runtime/weights.h"
 #include "tests/runtime_engine_bed.h"
+#include "tests/runtime_weights_bed.h"
 
 using namespace drydock;
 using namespace drydock::runtime;
@@ -222,18 +223,6 @@ TEST_CASE("work that is none is refused, and none is done in no time") {
 namespace {
 
 // Tests' own writer of safetensors: what a WeightSource reads, as a checkpoint in two shards with an index.
-class RecordingMemory : public WeightMemory {
- public:
-  void* put(size_t bytes, const std::function<void(std::byte*)>& write) override {
-    blocks_.emplace_back(bytes);
-    write(blocks_.back().data());
-    return blocks_.back().data();
-  }
-
- private:
-  std::vector<std::vector<std::byte>> blocks_;
-};
-
 class RecordingSource : public WeightSource {
  public:
   void read(const WeightPart& part, core::Dtype dtype, void* out) const override {
@@ -275,7 +264,7 @@ TEST_CASE("weights from a sharded checkpoint are the weights") {
   std::filesystem::copy_file(tests::golden_dir("qwen3_moe") / "config.json", dir / "config.json",
                              std::filesystem::copy_options::overwrite_existing);
   const RecordingSource source;
-  RecordingMemory memory;
+  tests::HeapWeights memory;
   kernels::cpu::Threads threads(1);
   load_weights(read_model_config(dir), {}, Dtype::fp32, source, memory, threads);
   core::Json index = {{"metadata", {{"total_size", 1}}}, {"weight_map", core::Json::object()}};
@@ -306,7 +295,7 @@ TEST_CASE("ranks of a tensor-parallel group hold their parts") {
   const ModelConfig whole = read_model_config(tests::golden_dir("qwen3"));
   const auto source = random_weights(7);
   kernels::cpu::Threads threads(1);
-  RecordingMemory memory;
+  tests::HeapWeights memory;
   const Weights all = load_weights(whole, {}, Dtype::fp32, *source, memory, threads);
   const Weights half = load_weights(whole, {1, 2}, Dtype::fp32, *source, memory, threads);
   const auto at = [](const kernels::Matrix& m, int64_t r, int64_t c) {

@@ -13,9 +13,11 @@
 #include "kernels/cuda/sampling.h"
 #include "kernels/cuda/small_gemm.h"
 #include "kernels/cuda/small_ops.h"
+#include "kernels/cuda/take_drawn.h"
 #include "runtime/forward.h"
 #include "runtime/logprobs.h"
 #include "tests/runtime_cuda_bed.h"
+#include "tests/runtime_weights_bed.h"
 
 namespace drydock::tests {
 namespace {
@@ -59,7 +61,9 @@ class EmulatedKernels : public KernelSet {
   void rope_append(const kernels::RopeAppend& op) override { device::rope_append(op, nullptr); }
   void embed(const kernels::Embed& op) override { device::embed(op, nullptr); }
   void sample(const kernels::Sample& op) override { device::sample(op, nullptr); }
+  void take_drawn(const kernels::TakeDrawn& op) override { device::take_drawn(op, nullptr); }
   void all_reduce(const kernels::Matrix&) override {}
+  void all_gather(const kernels::Matrix&, const kernels::Matrix&) override {}  // one rank
 
  private:
   device::Workspace workspace() const {
@@ -67,18 +71,6 @@ class EmulatedKernels : public KernelSet {
   }
   static constexpr size_t kCounters = device::kCounters * sizeof(uint32_t);
   Memory256 memory_{kCounters + (4 << 20)}, attention_{8 << 20};
-};
-
-class EmulatedWeights : public WeightMemory {
- public:
-  void* put(size_t bytes, const std::function<void(std::byte*)>& write) override {
-    blocks_.emplace_back(bytes);
-    write(blocks_.back().data());
-    return blocks_.back().data();
-  }
-
- private:
-  std::vector<Memory256> blocks_;
 };
 
 class EmulatedEngine {
@@ -103,9 +95,11 @@ class EmulatedEngine {
     Activations::at(nullptr, model_.config, model_.dtype, extents.tokens(), extents.outputs, activation_bytes);
     const Memory256 array_memory(array_bytes), activation_memory(activation_bytes);
     const StepArrays arrays = StepArrays::at(array_memory.data(), extents, array_bytes);
-    const Activations activations = Activations::at(activation_memory.data(), model_.config, model_.dtype,
-                                                    extents.tokens(), extents.outputs, activation_bytes);
+    Activations activations = Activations::at(activation_memory.data(), model_.config, model_.dtype, extents.tokens(),
+                                              extents.outputs, activation_bytes);
     fill_step(work, extents, kBlocks, arrays);
+    activations.drawn = drawn_.data();
+    activations.before = drawn_.data(), activations.drawn_before = static_cast<int64_t>(drawn_.size());
     forward(model_, extents, arrays, activations, kernels_);
     std::vector<GeneratedToken> out;
     for_each_sequence(work, [&](const SequenceWork& s) {
@@ -122,20 +116,11 @@ class EmulatedEngine {
  private:
   static constexpr int32_t kBlocks = 40;
   DeviceModel model_;
-  EmulatedWeights weights_;
+  BlockWeights<Memory256> weights_;
   std::vector<Memory256> pools_;
+  std::vector<int32_t> drawn_ = std::vector<int32_t>(16);  // of the step before, then of this one
   EmulatedKernels kernels_;
 };
-
-// Of tokens' log-probabilities, all of them: root mean square.
-double distance(GeneratedToken a, GeneratedToken b) {
-  const auto by_id = [](const TokenLogprob& x, const TokenLogprob& y) { return x.token < y.token; };
-  std::sort(a.top.begin(), a.top.end(), by_id);
-  std::sort(b.top.begin(), b.top.end(), by_id);
-  double sum = 0;
-  for (size_t i = 0; i < a.top.size(); ++i) sum += std::pow(double{a.top[i].logprob} - double{b.top[i].logprob}, 2);
-  return std::sqrt(sum / static_cast<double>(a.top.size()));
-}
 
 }  // namespace
 
@@ -185,6 +170,10 @@ TEST_CASE("the forward pass on emulated GPU kernels is the CPU engine's") {
     decode.decodes[0].context = 23;
     decode.decodes[1].context = 1;
     both(decode, 3);  // padded to four
+    // The last one's draw is the next token of its sequence, the others' are known.
+    decode.decodes[0].context = 24, decode.decodes[1].context = 2, decode.decodes[2].context = 5;
+    decode.decodes[2].tokens = in_b.first(1), decode.decodes[2].follows = 2;
+    both(decode, 3);
   }
 }
 

@@ -275,6 +275,9 @@ TEST_CASE("metrics count what was answered") {
         "drydock_preemptions_total{model=\"demo\",role=\"decode\",worker=\"decode/0\"} 5\n",
         "drydock_prefix_cache_hit_tokens_total{model=\"demo\",role=\"decode\",worker=\"decode/0\"} 400\n",
         "drydock_prefix_cache_query_tokens_total{model=\"demo\",role=\"decode\",worker=\"decode/0\"} 1000\n",
+        "drydock_spec_decode_num_drafts_total{model=\"demo\",role=\"decode\",worker=\"decode/0\"} 20\n",
+        "drydock_spec_decode_num_draft_tokens_total{model=\"demo\",role=\"decode\",worker=\"decode/0\"} 80\n",
+        "drydock_spec_decode_num_accepted_tokens_total{model=\"demo\",role=\"decode\",worker=\"decode/0\"} 50\n",
         "drydock_worker_restarts_total{model=\"demo\",role=\"decode\",worker=\"decode/0\"} 2\n",
         "drydock_requests_migrated_total{model=\"demo\"} 7\n", "drydock_kv_transfers_total{model=\"demo\"} 11\n"}) {
     CAPTURE(line);

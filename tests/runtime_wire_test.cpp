@@ -1,5 +1,6 @@
 // Messages as bytes, the handshake, and workers behind connections; KV whose bytes matter.
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -82,6 +83,16 @@ TEST_CASE("messages come out as they went in, and are refused when cut short or 
   }
   const Bytes start = encode(full_start());
   CHECK_THROWS_AS(decode_start(std::span(start).first(20)), core::Error);
+  // A wait that is no moment: its nanoseconds would not fit 64 bits.
+  std::vector<News> late = full_news();
+  late[0].delay_us = 1e17;
+  CHECK_THROWS_AS(decode_news(encode(late)), core::Error);
+  for (double KvPiece::*wait : {&KvPiece::wait_us, &KvPiece::link_us}) {
+    KvPiece slow = piece;
+    slow.*wait = 1e17;
+    CHECK_THROWS_AS(decode_kv_piece(encode(slow)), core::Error);
+  }
+  CHECK_THROWS_AS(decode_kv_fetch(encode(KvFetch{1, 0, 1, 1e17})), core::Error);
 }
 
 TEST_CASE("random bytes are refused or read, never more") {
@@ -173,6 +184,10 @@ TEST_CASE("behind connections answers are exact, KV comes over the wire whole") 
   SUBCASE("prefill and decode") { o.pools = {{Stage::prefill, 2}, {Stage::decode, 2}}; }
   SUBCASE("prefix cache") { o.policy.prefix_cache = true; }
   SUBCASE("full KV cache") { o.kv_blocks = 40; }
+  SUBCASE("full KV caches of prefill and decode") {
+    o.pools = {{Stage::prefill, 2}, {Stage::decode, 2}};
+    o.kv_blocks = 40;
+  }
   RemoteBed bed(o);
   std::vector<std::shared_ptr<Reader>> readers;
   const auto prompt = [](uint64_t i) { return prompt_of(i % 7, 20 + static_cast<int64_t>(i % 7) * 37); };
@@ -472,7 +487,13 @@ TEST_CASE("a connection that goes silent is a dead worker in under a second") {
   DispatcherSpec spec;
   Dispatcher dispatcher(spec);
   WorkerPort port(dispatcher, {"127.0.0.1", 0}, kSecret, {});
-  Channel silent = Channel::connected(connect_to({"127.0.0.1", port.port()}, std::chrono::seconds(2)), kSecret);
+  // What it says last: a whole frame, or half of a long one.
+  bool half = false;
+  SUBCASE("between frames") {}
+  SUBCASE("in the middle of a frame") { half = true; }
+  Socket socket = connect_to({"127.0.0.1", port.port()}, std::chrono::seconds(2));
+  Socket same(::dup(socket.fd()));
+  Channel silent = Channel::connected(std::move(socket), kSecret);
   silent.send(FrameKind::hello, encode(Hello{"worker/0", "", 10, 16, 1}));
   const auto until = [&](bool wanted) {
     const Clock::time_point begin = Clock::now();
@@ -481,5 +502,7 @@ TEST_CASE("a connection that goes silent is a dead worker in under a second") {
     return std::chrono::duration<double>(Clock::now() - begin).count();
   };
   CHECK(until(true) < 5);
+  const Bytes whole = frame(FrameKind::news, encode(std::vector<News>(1000)));
+  if (half) same.write(std::span(whole).first(whole.size() / 2), Clock::now() + std::chrono::seconds(1));
   CHECK(until(false) < 1.0);
 }

@@ -121,7 +121,7 @@ TEST_CASE("with drafts the answer is the same, in fewer steps") {
   BedOptions o;
   o.policy.decode_tokens = 4;
   const scheduler::Speculation speculation{scheduler::DraftMethod::draft, {0.8, 0.7, 0.6}};
-  o.drafts = [&](const DraftQuestion& q) { return emulated_drafts(speculation, q.seed, q.index, q.most); };
+  o.drafts = [&](const DraftQuestion& q) { return emulated_drafts(speculation, q.sampling.seed, q.index, q.most); };
   SUBCASE("enough room") {}
   SUBCASE("full KV cache") { o.kv_blocks = 24; }
   SUBCASE("prefill and decode apart") { o.pools = {{Stage::prefill, 1}, {Stage::decode, 1}}; }
@@ -140,7 +140,7 @@ TEST_CASE("drafts win as many tokens a step as their acceptance says") {
   BedOptions o;
   o.policy.decode_tokens = 4;
   const scheduler::Speculation speculation{scheduler::DraftMethod::draft, {0.8, 0.7, 0.6}};
-  o.drafts = [&](const DraftQuestion& q) { return emulated_drafts(speculation, q.seed, q.index, q.most); };
+  o.drafts = [&](const DraftQuestion& q) { return emulated_drafts(speculation, q.sampling.seed, q.index, q.most); };
   Bed bed(o);
   const auto reader = bed.ask(16, 8000, 3);
   REQUIRE(reader->wait());

@@ -207,6 +207,54 @@ TEST_CASE("a stopped request leaves from wherever it is") {
 
 namespace {
 
+int64_t prompts_in(const Batch& b) { return static_cast<int64_t>(b.prompts.size()); }
+
+}  // namespace
+
+TEST_CASE("prompts wait beside decode for others, for so many steps or until the step has its share") {
+  Policy p = trtllm(100, 8);
+  p.wait_steps = 3;
+  p.wait_share = 0.5;
+  Scheduler s(p, 100, 16);
+  s.add(request(10, 50));
+  CHECK(prompts_in(s.next_batch()) == 1);  // nothing decodes: nothing to wait beside
+  s.complete();
+  s.add(request(20, 5));
+  for (int i = 0; i < 3; ++i) {
+    CHECK(prompts_in(s.next_batch()) == 0);
+    s.complete();
+  }
+  CHECK(prompts_in(s.next_batch()) == 1);  // after three steps
+  s.complete();
+  s.add(request(20, 5));
+  CHECK(prompts_in(s.next_batch()) == 0);
+  s.complete();
+  s.add(request(28, 5));
+  CHECK(prompts_in(s.next_batch()) == 2);  // 20 + 28 + 2 that decode are half of 100
+}
+
+TEST_CASE("new requests are looked at every so many steps of decode, after prompts, and when idle") {
+  Policy p = sglang(100, 8);
+  p.poll_steps = 4;
+  Scheduler s(p, 100, 16);
+  s.add(request(10, 50));
+  CHECK(prompts_in(s.next_batch()) == 1);  // step 0; idle
+  s.complete();
+  s.add(request(10, 50));
+  CHECK(prompts_in(s.next_batch()) == 1);  // step 1, after prompts; counts from here
+  s.complete();
+  CHECK(s.next_batch().decodes.size() == 2);  // 2: the last look
+  s.complete();
+  s.add(request(10, 50));
+  const Batch& waits = s.next_batch(100);
+  CHECK(waits.prompts.empty());
+  CHECK(waits.repeats == 3);  // 3, 4, 5
+  s.complete(3);
+  CHECK(prompts_in(s.next_batch()) == 1);  // 6
+}
+
+namespace {
+
 Policy random_policy(core::Random& random) {
   const auto budget = static_cast<int64_t>(20 + random.next() % 200),
              most = static_cast<int64_t>(1 + random.next() % 12);
@@ -227,6 +275,8 @@ Policy random_policy(core::Random& random) {
   if (random.next() % 4 == 0) p.order = Order::priority;
   if (random.next() % 4 == 0) p.preemption = Preemption::swap;
   if (random.next() % 4 == 0) p.watermark = 0.05;
+  if (random.next() % 4 == 0) p.wait_steps = static_cast<int64_t>(1 + random.next() % 9), p.wait_share = 0.8;
+  if (random.next() % 4 == 0) p.poll_steps = static_cast<int64_t>(2 + random.next() % 9);
   p.prefix_cache = random.next() % 2 == 0;
   return p;
 }

@@ -26,34 +26,42 @@ struct KinkedPrice : StepPrice {
   double rank_us(const StepWork& w) const {
     return w.decodes > 0 ? w.decodes * (sequence_us + attention(w.decode_context / w.decodes)) : 0;
   }
-  double step_us(std::span<const StepWork> ranks) override {
-    double slowest = 0, tokens = 0, moved = 0;
-    for (const StepWork& w : ranks) {
-      slowest = std::max(slowest, rank_us(w));
-      moved += w.moved_kv_tokens;
-      for (const auto& c : w.prompts)
-        tokens += static_cast<double>(c.tokens) * (1 + static_cast<double>(c.context) * 1e-4);
-    }
-    return base_us + slowest + prompt_us * tokens + moved_us * moved;
+  RankStep rank_step(const StepWork& w, double growth) override {
+    RankStep out;
+    out.moved_kv_tokens = w.moved_kv_tokens;
+    out.has_prompts = !w.prompts.empty();
+    for (const auto& c : w.prompts)
+      out.prompt_tokens += static_cast<double>(c.tokens) * (1 + static_cast<double>(c.context) * 1e-4);
+    if (w.decodes <= 0) return out;
+    const double context = w.decode_context / w.decodes;
+    out.own_us = rank_us(w);
+    out.growth_us = w.decodes * slope(context) * growth;
+    out.steps = 1 + static_cast<int64_t>((kink(context) - context) / growth);
+    out.tokens = w.decodes;
+    return out;
   }
-  StepLine line(std::span<const StepWork> ranks, double growth) override {
-    StepLine line{step_us(ranks), 0, INT64_MAX};
-    double slowest = -1;
-    for (const StepWork& w : ranks) {
-      if (w.decodes <= 0) continue;
-      const double context = w.decode_context / w.decodes;
-      line.steps = std::min(line.steps, 1 + static_cast<int64_t>((kink(context) - context) / growth));
-      if (rank_us(w) > slowest) slowest = rank_us(w), line.growth_us = w.decodes * slope(context) * growth;
+  using StepPrice::drain_us;
+  using StepPrice::line;
+  StepLine line(std::span<const RankStep> ranks) override {
+    StepLine line{0, 0, INT64_MAX};
+    double slowest = 0, tokens = 0, moved = 0;
+    bool prompts = false;
+    for (const RankStep& r : ranks) {
+      if (r.own_us > slowest) slowest = r.own_us, line.growth_us = r.growth_us;
+      tokens += r.prompt_tokens;
+      moved += r.moved_kv_tokens;
+      prompts |= r.has_prompts;
+      line.steps = std::min(line.steps, r.steps);
     }
-    for (const StepWork& w : ranks) {
-      if (w.decodes <= 0) continue;
-      const double rise = w.decodes * slope(w.decode_context / w.decodes) * growth;
-      if (rise > line.growth_us)
-        line.steps = std::min(line.steps, 1 + static_cast<int64_t>((slowest - rank_us(w)) / (rise - line.growth_us)));
-    }
+    line.first_us = base_us + slowest + prompt_us * tokens + moved_us * moved;
+    if (prompts || moved > 0) return {line.first_us, 0, 1};
+    for (const RankStep& r : ranks)
+      if (r.growth_us > line.growth_us)
+        line.steps =
+            std::min(line.steps, 1 + static_cast<int64_t>((slowest - r.own_us) / (r.growth_us - line.growth_us)));
     return line;
   }
-  double drain_us(std::span<const StepWork>) override { return drain; }
+  double drain_us(std::span<const RankStep>) override { return drain; }
 };
 
 // Passes a load on and keeps each request's record under its tag; counts who is in the system over time.

@@ -27,6 +27,9 @@ scheduler::Policy any_policy(core::Random& random) {
   if (random.uniform() < 0.3) p.preemption = scheduler::Preemption::swap;
   if (random.uniform() < 0.3) p.order = scheduler::Order::priority;
   if (random.uniform() < 0.3) p.watermark = 0.05;
+  if (random.uniform() < 0.25) p.wait_steps = random.integer(1, 30), p.wait_share = 0.7;
+  if (random.uniform() < 0.25) p.poll_steps = random.integer(2, 30);
+  if (random.uniform() < 0.25) p.balance_steps = random.integer(2, 40), p.balance_wait = random.integer(0, 3);
   if (random.uniform() < 0.2) p.decode_tokens = 4, p.decode_growth = 1 + 2 * random.uniform();
   return p;
 }
@@ -171,12 +174,22 @@ TEST_CASE("runs of equal steps are as good as every step by itself") {
   }
 }
 
+TEST_CASE("so they are with many attention-DP ranks, most of which coast") {
+  for (uint64_t seed = 1; seed <= 100 / drydock::tests::kLighter; ++seed) {
+    CAPTURE(seed);
+    KinkedPrice price;
+    Case c = any_case(seed + 2000, price, 64);
+    compare(c);
+  }
+}
+
 TEST_CASE("so they are with a model's step times") {
   const auto architecture = models::find_model("deepseek-ai/DeepSeek-R1");
   const auto system = models::find_system("h200_sxm");
   const perfdb::KernelTimes times(system.hardware);
   const BackendModel backend;
-  for (const models::Parallelism& p : {models::Parallelism{8, 1, 1, 1, 8}, models::Parallelism{1, 1, 8, 1, 8}}) {
+  for (const models::Parallelism& p : {models::Parallelism{8, 1, 1, 1, 8}, models::Parallelism{1, 1, 8, 1, 8},
+                                       models::Parallelism{1, 1, 32, 1, 32}, models::Parallelism{1, 2, 16, 1, 16}}) {
     const Engine engine(architecture, models::choose_precision(architecture, "fp8"), p, system, times, backend, 8192);
     const auto lease = engine.lease_price();
     for (uint64_t seed = 1; seed <= 30 / drydock::tests::kLighter; ++seed) {
@@ -311,4 +324,34 @@ TEST_CASE("pipeline stages: the first token leaves the last stage later, and KV 
   const auto local = apart.serve({ask(0, 160, 1), ask(1e6, 160, 3)});
   CHECK(local.at(0).last_us == doctest::Approx(1480 + 700));
   CHECK(local.at(1).first_us - 1e6 == doctest::Approx(1480 + 700));
+}
+
+TEST_CASE("balanced ranks start prompts together, or at the timer") {
+  KinkedPrice price;
+  scheduler::Policy policy = scheduler::trtllm(1000, 8);
+  policy.balance_steps = 10;
+  const auto started = [&](std::vector<Arrival> arrivals) {
+    ClusterSpec spec;
+    spec.pools.push_back(pool_of(Stage::whole, policy, price, 1, 10'000, 2));
+    Journal journal(std::make_unique<ListLoad>(std::move(arrivals)));
+    Cluster(spec).run(journal, journal);
+    std::vector<double> out;
+    for (const auto& [tag, r] : journal.records) out.push_back(r.started_us);
+    return out;
+  };
+  const std::vector<Arrival> decoding = {ask(0, 10, 100), ask(0, 10, 100)};
+  // Steps take 1.01 to 1.1 ms. Rank 1 began in step 1, so that the timer lets prompts in at steps 11, 21, 31; a prompt
+  // that comes in step 12 waits for 8 or 9 of them.
+  auto lone = decoding;
+  lone.push_back(ask(13e3, 10, 5));
+  CHECK(started(lone)[2] - 13e3 > 7e3);
+  CHECK(started(lone)[2] - 13e3 < 10.5e3);
+  auto both = lone;
+  both.push_back(ask(15e3, 10, 5));
+  const auto at = started(both);
+  CHECK(at[2] == at[3]);
+  CHECK(at[3] - 15e3 < 1.2e3);
+  policy.balance_wait = 3;  // more steps for more of them
+  CHECK(started(both)[3] - 15e3 > 3e3);
+  CHECK(started(both)[3] - 15e3 < 4.5e3);
 }

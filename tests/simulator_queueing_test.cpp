@@ -16,12 +16,16 @@ namespace {
 
 // A prompt token takes 1 us, a step of decode 100 us, whatever the batch.
 struct ServicePrice : StepPrice {
-  double step_us(std::span<const StepWork> ranks) override {
-    double us = ranks.front().decodes > 0 ? 100 : 0;
-    for (const auto& c : ranks.front().prompts) us += static_cast<double>(c.tokens);
-    return us;
+  RankStep rank_step(const StepWork& work, double) override {
+    RankStep out;
+    out.own_us = work.decodes > 0 ? 100 : 0;
+    out.has_prompts = !work.prompts.empty();
+    for (const auto& c : work.prompts) out.own_us += static_cast<double>(c.tokens);
+    return out;
   }
-  StepLine line(std::span<const StepWork>, double) override { return {100, 0, INT64_MAX}; }
+  StepLine line(std::span<const RankStep> ranks) override {
+    return {ranks.front().own_us, 0, ranks.front().has_prompts ? 1 : INT64_MAX};
+  }
 };
 
 // Poisson arrivals of mean gap 1 / `per_us`, with lengths from a rule.

@@ -7,17 +7,17 @@
 #include <exception>
 
 #include "core/error.h"
+#include "kernels/cuda/library.h"
 
 namespace drydock::kernels::cuda {
-namespace {
 
-void check(ncclResult_t result, const char* what) {
+// Beside those of library.h.
+static void check(ncclResult_t result, const char* what) {
   if (result != ncclSuccess && result != ncclInProgress)
     throw core::Error(std::string("NCCL: ") + what + ": " + ncclGetErrorString(result));
 }
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) throw core::Error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
-}
+
+namespace {
 
 struct Element {
   ncclDataType_t type;
@@ -44,7 +44,23 @@ ncclComm_t native(void* communicator) { return static_cast<ncclComm_t>(communica
 
 void Communicator::Closer::operator()(void* communicator) const { ncclCommDestroy(native(communicator)); }
 
-Communicator::Communicator(void* communicator) : communicator_(communicator) {}
+Communicator::Communicator(void* communicator)
+    : communicator_(communicator), aborted_(std::make_unique<std::atomic<bool>>(false)) {}
+
+Communicator::~Communicator() {
+  if (aborted_ && *aborted_) communicator_.release();  // ncclCommAbort has freed it
+}
+
+// As others that watch their ranks from a thread beside do it: a call that has just passed usable() meets NCCL's own
+// flag.
+void Communicator::abort() noexcept {
+  if (!aborted_->exchange(true)) ncclCommAbort(native(communicator_.get()));
+}
+
+void* Communicator::usable() const {
+  if (*aborted_) throw core::Error("NCCL: the group was given up, as it lost a rank");
+  return communicator_.get();
+}
 
 std::string Communicator::new_id() {
   ncclUniqueId id;
@@ -52,7 +68,7 @@ std::string Communicator::new_id() {
   return {id.internal, sizeof(id.internal)};
 }
 
-Communicator::Communicator(const std::string& id, int rank, int ranks) {
+Communicator::Communicator(const std::string& id, int rank, int ranks) : Communicator(nullptr) {
   ncclUniqueId native_id;
   if (id.size() != sizeof(native_id.internal))
     throw core::Error("NCCL: an id of " + std::to_string(id.size()) + " bytes; what new_id() gave is right");
@@ -72,31 +88,30 @@ std::vector<Communicator> Communicator::of_devices(const std::vector<int>& devic
 
 int Communicator::rank() const {
   int rank = 0;
-  check(ncclCommUserRank(native(communicator_.get()), &rank), "rank");
+  check(ncclCommUserRank(native(usable()), &rank), "rank");
   return rank;
 }
 
 int Communicator::ranks() const {
   int ranks = 0;
-  check(ncclCommCount(native(communicator_.get()), &ranks), "ranks");
+  check(ncclCommCount(native(usable()), &ranks), "ranks");
   return ranks;
 }
 
 void Communicator::all_reduce(const void* in, void* out, int64_t count, core::Dtype dtype, Stream stream) {
-  check(ncclAllReduce(in, out, static_cast<size_t>(count), element_of(dtype).type, ncclSum, native(communicator_.get()),
-                      stream),
+  check(ncclAllReduce(in, out, static_cast<size_t>(count), element_of(dtype).type, ncclSum, native(usable()), stream),
         "all-reduce");
 }
 
 void Communicator::all_gather(const void* in, void* out, int64_t count, core::Dtype dtype, Stream stream) {
-  check(ncclAllGather(in, out, static_cast<size_t>(count), element_of(dtype).type, native(communicator_.get()), stream),
+  check(ncclAllGather(in, out, static_cast<size_t>(count), element_of(dtype).type, native(usable()), stream),
         "all-gather");
 }
 
 void Communicator::reduce_scatter(const void* in, void* out, int64_t count, core::Dtype dtype, Stream stream) {
-  check(ncclReduceScatter(in, out, static_cast<size_t>(count), element_of(dtype).type, ncclSum,
-                          native(communicator_.get()), stream),
-        "reduce-scatter");
+  check(
+      ncclReduceScatter(in, out, static_cast<size_t>(count), element_of(dtype).type, ncclSum, native(usable()), stream),
+      "reduce-scatter");
 }
 
 void Communicator::all_to_all(const void* in, void* out, int64_t count, core::Dtype dtype, Stream stream) {
@@ -123,13 +138,11 @@ void Communicator::all_to_all(const void* in, const std::vector<int64_t>& sent, 
 }
 
 void Communicator::send(const void* in, int64_t count, core::Dtype dtype, int to, Stream stream) {
-  check(ncclSend(in, static_cast<size_t>(count), element_of(dtype).type, to, native(communicator_.get()), stream),
-        "send");
+  check(ncclSend(in, static_cast<size_t>(count), element_of(dtype).type, to, native(usable()), stream), "send");
 }
 
 void Communicator::receive(void* out, int64_t count, core::Dtype dtype, int from, Stream stream) {
-  check(ncclRecv(out, static_cast<size_t>(count), element_of(dtype).type, from, native(communicator_.get()), stream),
-        "receive");
+  check(ncclRecv(out, static_cast<size_t>(count), element_of(dtype).type, from, native(usable()), stream), "receive");
 }
 
 Communicator::Group::Group() { check(ncclGroupStart(), "starting a group"); }

@@ -1,6 +1,7 @@
 #pragma once
 // Communication between GPUs by NCCL, and memory shared between processes for peer_all_reduce.h. Host code. All
 // operations are asynchronous on `stream`; counts are elements. Throws core::Error, with NCCL's own words, on failure.
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -19,6 +20,12 @@ class Communicator {
 
   // Waits until all `ranks` have come.
   Communicator(const std::string& id, int rank, int ranks);
+  ~Communicator();
+  Communicator(Communicator&&) = default;
+  Communicator& operator=(Communicator&&) = default;
+  // What is under way ends, as if it failed, and nothing else works from now on but the destructor. Another thread's
+  // call is allowed while operations run: it is how a rank stops waiting for one that is no more.
+  void abort() noexcept;
   // One per device, in one process.
   static std::vector<Communicator> of_devices(const std::vector<int>& devices);
 
@@ -52,8 +59,10 @@ class Communicator {
   struct Closer {
     void operator()(void* communicator) const;
   };
+  void* usable() const;
   explicit Communicator(void* communicator);
   std::unique_ptr<void, Closer> communicator_;
+  std::unique_ptr<std::atomic<bool>> aborted_;
 };
 
 // A handle of device memory that another process of this machine can open: bytes. `memory` is what cudaMalloc gave.

@@ -9,24 +9,11 @@
 
 #include "core/error.h"
 #include "kernels/cuda/block_scales.h"
+#include "kernels/cuda/library.h"
 
 namespace drydock::kernels::cuda {
 namespace {
 
-void check(cublasStatus_t status, const char* what) {
-  if (status != CUBLAS_STATUS_SUCCESS)
-    throw core::Error(std::string("cuBLASLt: ") + what + ": " + cublasLtGetStatusString(status));
-}
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) throw core::Error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
-}
-
-template <typename T, auto destroy>
-struct Destroyer {
-  void operator()(T object) const { destroy(object); }
-};
-template <typename Opaque, auto destroy>
-using Owned = std::unique_ptr<std::remove_pointer_t<Opaque>, Destroyer<Opaque, destroy>>;
 using Description = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
 using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;

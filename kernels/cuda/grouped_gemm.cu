@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "kernels/cuda/grouped_gemm.h"
+#include "kernels/cuda/grouped_tiles.cuh"
 #include "kernels/cuda/simt.h"
 
 namespace drydock::kernels::cuda {
@@ -15,20 +16,6 @@ namespace {
 constexpr int kTileColumns = 128;
 constexpr int kSliceBytes = 128;
 constexpr int kPieces = kSliceBytes / 16;
-
-struct Operands {
-  const uint8_t* a;
-  const uint8_t* b;
-  void* out;
-  const float* a_scales;
-  const float* b_scales;
-  const int32_t* starts;  // null: one group of all rows
-  int64_t a_stride_bytes, b_stride_bytes, out_stride;
-  int64_t rows, n, row_bytes, groups;
-  Scaling scaling;
-  bool out_fp32;
-  bool out_pairs;  // two bf16 at an even column can be stored at once
-};
 
 // How the warps of a block share a tile of kRows x 128. In fp8 a warp has half as much: before and after sm_89
 // mma_fp8 converts to fp16 first, which takes registers.
@@ -44,33 +31,6 @@ struct Plan {
   static constexpr size_t kSharedBytes = static_cast<size_t>(kStages) * kStageBytes;
   static_assert(kSharedBytes <= size_t{99} * 1024, "what a block of sm_89 can have");
 };
-
-// Where a tile lies.
-struct Tile {
-  int64_t group, first_row, end_row, first_column;
-};
-
-// Walks over the tiles of all groups in order; each block takes every gridDim.x-th of them.
-struct Walk {
-  int64_t group = 0, group_begin = 0;  // the group that the last tile was in, and the number of its first tile
-};
-
-// Tiles go down the rows of a group first, so that blocks that run together share its weights in L2.
-template <bool kFp8, int kRows>
-__device__ __forceinline__ bool find_tile(const Operands& op, int64_t number, Walk& walk, Tile& tile) {
-  const int64_t across = (op.n + kTileColumns - 1) / kTileColumns;
-  for (; walk.group < op.groups; ++walk.group) {
-    const int64_t first = op.starts == nullptr ? 0 : op.starts[walk.group];
-    const int64_t end = op.starts == nullptr ? op.rows : op.starts[walk.group + 1];
-    const int64_t down = (end - first + kRows - 1) / kRows, at = number - walk.group_begin;
-    if (at < down * across) {
-      tile = {walk.group, first + at % down * kRows, end, at / down * kTileColumns};
-      return true;
-    }
-    walk.group_begin += down * across;
-  }
-  return false;
-}
 
 __device__ __forceinline__ unsigned char* place(unsigned char* rows, int row, int piece) {
   return rows + row * kSliceBytes + (piece ^ row % 8) * 16;
@@ -89,7 +49,8 @@ __device__ __forceinline__ void copy_slice(unsigned char* to, const uint8_t* fro
 }
 
 template <bool kFp8, int kRows>
-__device__ __forceinline__ void copy_stage(const Operands& op, unsigned char* stage, const Tile& tile, int64_t at) {
+__device__ __forceinline__ void copy_stage(const GroupedOperands& op, unsigned char* stage, const GroupTile& tile,
+                                           int64_t at) {
   constexpr int kThreads = Plan<kFp8, kRows>::kThreads;
   copy_slice<kThreads>(stage, op.a + tile.first_row * op.a_stride_bytes, op.a_stride_bytes, kRows,
                        tile.end_row - tile.first_row, at, op.row_bytes);
@@ -137,7 +98,7 @@ __device__ __forceinline__ void multiply_stage(unsigned char* stage, Sums<kFp8, 
 template <bool kFp8, int kRows>
 struct Place {
   int64_t row, column;
-  __device__ Place(const Tile& tile, int i, int j, int r) {
+  __device__ Place(const GroupTile& tile, int i, int j, int r) {
     using P = Plan<kFp8, kRows>;
     const int lane = lane_index();
     row = tile.first_row + warp_index() / P::kWarpsAcross * P::kWarpRows * 16 + i * 16 + lane / 4 + r / 2 * 8;
@@ -147,8 +108,8 @@ struct Place {
 
 // sums += part * the scales of k's block `block`, and part = 0.
 template <bool kFp8, int kRows>
-__device__ __forceinline__ void add_scaled(const Operands& op, const Tile& tile, int64_t block, Sums<kFp8, kRows>& sums,
-                                           Sums<kFp8, kRows>& part) {
+__device__ __forceinline__ void add_scaled(const GroupedOperands& op, const GroupTile& tile, int64_t block,
+                                           Sums<kFp8, kRows>& sums, Sums<kFp8, kRows>& part) {
   using P = Plan<kFp8, kRows>;
   const int64_t blocks = (op.row_bytes + 127) / 128;
   float a_scales[P::kWarpRows][2];
@@ -176,34 +137,8 @@ __device__ __forceinline__ void add_scaled(const Operands& op, const Tile& tile,
   }
 }
 
-// Two neighbours in a row of the product.
-__device__ __forceinline__ void write_pair(const Operands& op, const Tile& tile, int64_t row, int64_t column,
-                                           float even, float odd) {
-  if (row >= tile.end_row || column >= op.n) return;
-  const bool both = column + 1 < op.n;
-  if (op.scaling == Scaling::tensor) {
-    even *= op.a_scales[0] * op.b_scales[0];
-    odd *= op.a_scales[0] * op.b_scales[0];
-  }
-  if (op.scaling == Scaling::row) {
-    const float* const b_scales = op.b_scales + tile.group * op.n + column;
-    even *= op.a_scales[row] * b_scales[0];
-    if (both) odd *= op.a_scales[row] * b_scales[1];
-  }
-  const int64_t at = row * op.out_stride + column;
-  if (op.out_fp32) {
-    static_cast<float*>(op.out)[at] = even;
-    if (both) static_cast<float*>(op.out)[at + 1] = odd;
-  } else if (both && op.out_pairs) {
-    *reinterpret_cast<uint32_t*>(static_cast<Bf16*>(op.out) + at) = pack_bf16(even, odd);
-  } else {
-    static_cast<Bf16*>(op.out)[at] = to_bf16(even);
-    if (both) static_cast<Bf16*>(op.out)[at + 1] = to_bf16(odd);
-  }
-}
-
 template <bool kFp8, int kRows>
-__device__ __forceinline__ void write(const Operands& op, const Tile& tile, const Sums<kFp8, kRows>& sums) {
+__device__ __forceinline__ void write(const GroupedOperands& op, const GroupTile& tile, const Sums<kFp8, kRows>& sums) {
   using P = Plan<kFp8, kRows>;
 #pragma unroll
   for (int i = 0; i < P::kWarpRows; ++i)
@@ -217,14 +152,14 @@ __device__ __forceinline__ void write(const Operands& op, const Tile& tile, cons
 }
 
 template <bool kFp8, bool kBlockScales, int kRows>
-__global__ void __launch_bounds__(Plan<kFp8, kRows>::kThreads, 1) grouped_gemm_kernel(Operands op) {
+__global__ void __launch_bounds__(Plan<kFp8, kRows>::kThreads, 1) grouped_gemm_kernel(GroupedOperands op) {
   DRYDOCK_DYNAMIC_SHARED(shared);
   using P = Plan<kFp8, kRows>;
   const int64_t slices = (op.row_bytes + kSliceBytes - 1) / kSliceBytes;
-  Walk walk;
-  Tile tile = {};
+  GroupWalk walk;
+  GroupTile tile = {};
   dependency_wait();
-  for (int64_t number = blockIdx.x; find_tile<kFp8, kRows>(op, number, walk, tile); number += gridDim.x) {
+  for (int64_t number = blockIdx.x; find_tile<kRows, kTileColumns>(op, number, walk, tile); number += gridDim.x) {
     Sums<kFp8, kRows> sums = {};
     [[maybe_unused]] Sums<kFp8, kRows> part = {};
 #pragma unroll
@@ -255,7 +190,7 @@ __global__ void __launch_bounds__(Plan<kFp8, kRows>::kThreads, 1) grouped_gemm_k
 }
 
 template <bool kFp8, bool kBlockScales, int kRows>
-void start(const Operands& op, int64_t rows, Stream stream) {
+void start(const GroupedOperands& op, int64_t rows, Stream stream) {
   const int64_t across = (op.n + kTileColumns - 1) / kTileColumns;
   const int64_t most_tiles = (rows / kRows + std::min(op.groups, rows)) * across;  // a part of a tile for each group
   const int64_t resident = multiprocessors() * 2;
@@ -267,7 +202,7 @@ void start(const Operands& op, int64_t rows, Stream stream) {
 }
 
 template <bool kFp8, bool kBlockScales>
-void start(const Operands& op, int64_t rows, Stream stream) {
+void start(const GroupedOperands& op, int64_t rows, Stream stream) {
   const int64_t tile = grouped_gemm_tile(rows, op.groups);
   if (tile == 16) return start<kFp8, kBlockScales, 16>(op, rows, stream);
   // Block scales need a second set of sums, for which a tile of 128 rows has no registers.
@@ -275,18 +210,10 @@ void start(const Operands& op, int64_t rows, Stream stream) {
   if constexpr (!kBlockScales) start<kFp8, kBlockScales, 128>(op, rows, stream);
 }
 
-void check(const Matrix& matrix, int64_t bytes, const char* which) {
-  if (reinterpret_cast<uintptr_t>(matrix.data) % 16 != 0 || matrix.stride * bytes % 16 != 0 ||
-      matrix.cols * bytes % 16 != 0)
+void check(const Matrix& matrix, const char* which) {
+  if (!has_whole_pieces(matrix))
     throw core::Error(std::string("grouped_gemm: ") + which +
                       " is not aligned; an address, a stride and k of multiples of 16 bytes are right");
-}
-
-bool is_known(const GroupedGemm& op) {
-  const bool bf16 = op.a.dtype == core::Dtype::bf16 && op.b.dtype == core::Dtype::bf16;
-  const bool fp8 = op.a.dtype == core::Dtype::fp8 && op.b.dtype == core::Dtype::fp8 && op.a.scaling == op.b.scaling &&
-                   op.a.scaling != Scaling::none;
-  return (bf16 || fp8) && (op.out.dtype == core::Dtype::bf16 || op.out.dtype == core::Dtype::fp32);
 }
 
 }  // namespace
@@ -298,28 +225,12 @@ int64_t grouped_gemm_tile(int64_t rows, int64_t groups) {
 
 void grouped_gemm(const GroupedGemm& gemm, Stream stream) {
   if (gemm.a.rows <= 0 || gemm.groups <= 0 || gemm.out.cols <= 0) return;
-  if (!is_known(gemm))
+  if (!is_known_product(gemm.a, gemm.b, gemm.out))
     throw core::Error("grouped_gemm: a and b are both bf16 or both fp8 with scales of one kind, out bf16 or fp32");
-  const int64_t bytes = gemm.a.dtype == core::Dtype::fp8 ? 1 : 2;
-  check(gemm.a, bytes, "a");
-  check(gemm.b, bytes, "b");
-  const Operands op{.a = static_cast<const uint8_t*>(gemm.a.data),
-                    .b = static_cast<const uint8_t*>(gemm.b.data),
-                    .out = gemm.out.data,
-                    .a_scales = gemm.a.scales,
-                    .b_scales = gemm.b.scales,
-                    .starts = gemm.starts,
-                    .a_stride_bytes = gemm.a.stride * bytes,
-                    .b_stride_bytes = gemm.b.stride * bytes,
-                    .out_stride = gemm.out.stride,
-                    .rows = gemm.a.rows,
-                    .n = gemm.out.cols,
-                    .row_bytes = gemm.a.cols * bytes,
-                    .groups = gemm.groups,
-                    .scaling = bytes == 1 ? gemm.a.scaling : Scaling::none,
-                    .out_fp32 = gemm.out.dtype == core::Dtype::fp32,
-                    .out_pairs = gemm.out.stride % 2 == 0 && reinterpret_cast<uintptr_t>(gemm.out.data) % 4 == 0};
-  if (bytes == 2) return start<false, false>(op, gemm.a.rows, stream);
+  check(gemm.a, "a");
+  check(gemm.b, "b");
+  const GroupedOperands op = grouped_operands(gemm);
+  if (op.scaling == Scaling::none) return start<false, false>(op, gemm.a.rows, stream);
   if (op.scaling == Scaling::block) return start<true, true>(op, gemm.a.rows, stream);
   start<true, false>(op, gemm.a.rows, stream);
 }

@@ -5,6 +5,7 @@
 #include "kernels/cuda/attention_check.h"
 #include "kernels/cuda/attention_combine.cuh"
 #include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/mla_copies.cuh"
 #include "kernels/cuda/mla_decode.h"
 #include "kernels/cuda/simt.h"
 
@@ -12,95 +13,6 @@ namespace drydock::kernels::cuda {
 namespace {
 
 constexpr const char* kOp = "MLA decode";
-constexpr int kLatent = 512, kRope = 64, kWidth = kLatent + kRope;
-constexpr int kWarps = 8, kThreads = kWarps * kWarp;
-constexpr int kTokens = 32;  // of a tile; one each lane of the softmax
-using Row = Tile<kWidth, Bf16>;
-// Probabilities of a row lie where its first logits were: half of the 128 bytes of kTokens floats.
-using Probabilities = Tile<64, Bf16>;
-
-// How the warps share the logits of a tile: `kGroups` groups of rows, two of tokens, the rest of the warps the dims.
-template <int kRowTiles_, int kGroups_, int kStages_, int kBlocksPerSm_>
-struct Shape {
-  static constexpr int kRowTiles = kRowTiles_, kGroups = kGroups_, kStages = kStages_, kBlocksPerSm = kBlocksPerSm_;
-  static constexpr int kRows = 16 * kRowTiles;
-  static constexpr int kParts = kWarps / (2 * kGroups);   // of the dims
-  static constexpr int kSteps = kWidth / 16 / kParts;     // of 16 dims, of a part
-  static constexpr int kWarpTiles = kRowTiles / kGroups;  // row tiles of a warp's logits
-  static constexpr int kTileBytes = kTokens * Row::kRowBytes;
-  static constexpr int kTilesAt = kRows * Row::kRowBytes;
-  static constexpr int kLogitsAt = kTilesAt + kStages * kTileBytes;  // (parts, rows, tokens) floats
-  static constexpr int kPartBytes = kRows * kTokens * 4;
-  static constexpr int kScalesAt = kLogitsAt + kParts * kPartBytes;  // (rows) floats; at the end 2 (rows)
-  static constexpr int kSlotsAt = kScalesAt + 2 * kRows * 4;         // (stages, tokens) offsets
-  static constexpr int kFlagAt = kSlotsAt + kStages * kTokens * 8;
-  static constexpr int kSharedBytes = kFlagAt + 16;
-};
-using FewRows = Shape<1, 1, 2, 2>;
-using ManyRows = Shape<4, 2, 3, 1>;       // where there are 197 KiB
-using ManyRowsSmall = Shape<4, 4, 2, 1>;  // 153 KiB
-static_assert(FewRows::kSharedBytes <= 99 * 1024 && ManyRowsSmall::kSharedBytes <= 160 * 1024);
-
-struct Arguments {
-  const unsigned char* q = nullptr;
-  const unsigned char* cache = nullptr;
-  const int32_t* blocks = nullptr;
-  int64_t blocks_per_sequence = 0;
-  int block_shift = 0;  // log2(block_tokens)
-  int heads = 0;
-  float logit_scale = 1;  // to units of log2
-  SplitPlan plan;
-};
-
-// What a block works on.
-struct Work {
-  int sequence, first_head, heads;
-  TokenRange tokens;
-  __device__ __forceinline__ int tiles() const { return (tokens.last - tokens.first + kTokens - 1) / kTokens; }
-  __device__ __forceinline__ int64_t place(const Arguments& args, int row) const {
-    return static_cast<int64_t>(sequence) * args.heads + first_head + row;
-  }
-};
-
-// Looks up where a tile's tokens lie in the cache [bytes, -1 beyond the range]; seen after the next barrier.
-template <typename S>
-__device__ __forceinline__ void look_up(const Arguments& args, const Work& work, unsigned char* shared, int tile) {
-  const int row = static_cast<int>(threadIdx.x), token = work.tokens.first + tile * kTokens + row;
-  if (row >= kTokens || tile >= work.tiles()) return;
-  int64_t offset = -1;
-  if (token < work.tokens.last) {
-    const int64_t block = args.blocks[work.sequence * args.blocks_per_sequence + (token >> args.block_shift)];
-    offset = ((block << args.block_shift) + (token & ((1 << args.block_shift) - 1))) * Row::kRowBytes;
-  }
-  reinterpret_cast<int64_t*>(shared + S::kSlotsAt)[tile % S::kStages * kTokens + row] = offset;
-}
-
-// Starts the copies of a tile that was looked up, if there is such a tile; a group of its own either way.
-template <typename S>
-__device__ __forceinline__ void fetch(const Arguments& args, const Work& work, unsigned char* shared, int tile) {
-  if (tile < work.tiles()) {
-    const auto* const slots = reinterpret_cast<const int64_t*>(shared + S::kSlotsAt) + tile % S::kStages * kTokens;
-    unsigned char* const to = shared + S::kTilesAt + tile % S::kStages * S::kTileBytes;
-#pragma unroll 3
-    for (int i = 0; i < kTokens * Row::kChunks / kThreads; ++i) {
-      const int index = i * kThreads + static_cast<int>(threadIdx.x), row = index / Row::kChunks;
-      const int chunk = index % Row::kChunks;
-      const int64_t slot = slots[row];
-      copy_async_16(to + Row::offset(row, chunk), args.cache + (slot < 0 ? 0 : slot + chunk * 16), slot >= 0);
-    }
-  }
-  copy_async_commit();
-}
-
-template <typename S>
-__device__ __forceinline__ void fetch_queries(const Arguments& args, const Work& work, unsigned char* shared) {
-  for (int i = static_cast<int>(threadIdx.x); i < S::kRows * Row::kChunks; i += kThreads) {
-    const int row = i / Row::kChunks, chunk = i % Row::kChunks;
-    const bool valid = row < work.heads;
-    const int64_t from = valid ? work.place(args, row) * Row::kRowBytes + chunk * 16 : 0;
-    copy_async_16(shared + Row::offset(row, chunk), args.q + from, valid);
-  }
-}
 
 __device__ __forceinline__ void load_rows(uint32_t (&a)[4], const unsigned char* rows, int first, int step) {
   const int place = Row::offset(lane_index() % 16, lane_index() / 16);
@@ -360,13 +272,29 @@ size_t mla_workspace_bytes(const MlaDecode& op, const MlaOptions& options) {
   return plan_bytes(shape, choose_plan(shape, options.split));
 }
 
-void mla_decode(const MlaDecode& op, const AttentionWorkspace& workspace, Stream stream, const MlaOptions& options) {
+namespace {
+
+// As one token each of as many sequences; the list of each is added by `picked`.
+MlaDecode rows_of(const SparseMla& op) {
+  MlaDecode out;
+  out.q = op.q, out.out = op.out, out.dtype = op.dtype;
+  out.cache = op.cache, out.block_tokens = op.block_tokens;
+  out.blocks = op.blocks, out.blocks_per_sequence = op.blocks_per_sequence;
+  out.contexts = op.counts, out.batch = op.tokens, out.most_context = op.most_selected;
+  out.heads = op.heads, out.latent = op.latent, out.rope = op.rope, out.scale = op.scale;
+  return out;
+}
+
+template <typename Picked>
+void start(const MlaDecode& op, const AttentionWorkspace& workspace, Stream stream, const MlaOptions& options,
+           Picked&& picked) {
   check_op(op);
   if (op.batch == 0) return;
   const SplitShape split = split_shape(op, options.rows);
   SplitPlan plan = choose_plan(split, options.split);
   place_plan(plan, split, workspace, kOp);
-  const Arguments args = arguments(op, plan);
+  Arguments args = arguments(op, plan);
+  picked(args);
   LaunchShape shape{.grid_x = static_cast<unsigned>(plan.splits), .threads = kThreads, .programmatic = true};
   shape.grid_y = static_cast<unsigned>(split.units_per_sequence);
   shape.grid_z = static_cast<unsigned>(op.batch);
@@ -375,6 +303,22 @@ void mla_decode(const MlaDecode& op, const AttentionWorkspace& workspace, Stream
     launch(mla_kernel<decltype(chosen)>, shape, stream, args);
   });
   combine_splits(args.plan, op.batch, stream);
+}
+
+}  // namespace
+
+void mla_decode(const MlaDecode& op, const AttentionWorkspace& workspace, Stream stream, const MlaOptions& options) {
+  start(op, workspace, stream, options, [](Arguments&) {});
+}
+
+size_t sparse_mla_workspace_bytes(const SparseMla& op, const MlaOptions& options) {
+  return mla_workspace_bytes(rows_of(op), options);
+}
+
+void sparse_mla(const SparseMla& op, const AttentionWorkspace& workspace, Stream stream, const MlaOptions& options) {
+  start(rows_of(op), workspace, stream, options, [&](Arguments& args) {
+    args.sequences = op.sequences, args.selected = op.selected, args.most_selected = op.most_selected;
+  });
 }
 
 }  // namespace drydock::kernels::cuda

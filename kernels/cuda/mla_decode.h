@@ -26,4 +26,9 @@ size_t mla_workspace_bytes(const MlaDecode& op, const MlaOptions& options = {});
 void mla_decode(const MlaDecode& op, const AttentionWorkspace& workspace, Stream stream,
                 const MlaOptions& options = {});
 
+// The same kernel over picked tokens: `selected` takes the place of their order. Up to 65535 tokens of queries.
+size_t sparse_mla_workspace_bytes(const SparseMla& op, const MlaOptions& options = {});
+void sparse_mla(const SparseMla& op, const AttentionWorkspace& workspace, Stream stream,
+                const MlaOptions& options = {});
+
 }  // namespace drydock::kernels::cuda

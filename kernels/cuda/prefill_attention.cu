@@ -2,6 +2,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "kernels/cuda/attention_accumulator.cuh"
 #include "kernels/cuda/attention_check.h"
 #include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/attention_tile.cuh"
@@ -20,8 +21,11 @@ constexpr int kWarps = 4, kThreads = kWarps * kWarp;
 template <int kDim, typename Element>
 struct Shape {
   static constexpr PrefillTileShape kTile = prefill_tile_shape(kDim, sizeof(Element) == 1, PrefillPath::any);
+  static constexpr int kKeyDim = kDim, kValueDim = kDim;
   static constexpr int kRows = kTile.rows, kTokens = kTile.tokens;
   static constexpr int kWarpRows = kRows / kWarps, kRowTiles = kWarpRows / 16;
+  // Registers are short at 128 dims: overlapping more steps would spill.
+  static constexpr int kUnroll = kDim == 128 ? 2 / kKeySteps<Element> : kDim / 16;
   static constexpr int kTileBytes = kTokens * Tile<kDim, Element>::kRowBytes;
   static constexpr int kQueryBytes = kRows * kDim * 2;
   static constexpr int kSlotsAt = kQueryBytes + 4 * kTileBytes;
@@ -96,140 +100,6 @@ class Copies {
   unsigned char* shared_;
 };
 
-// A fragment of queries: 16 rows from `row`, dims 16 step ... + 15.
-template <int kDim, typename Element>
-__device__ __forceinline__ void load_queries(uint32_t (&a)[4], const unsigned char* queries, int row, int step) {
-  using Q = Tile<kDim, Bf16>;
-  const int lane = lane_index();
-  if constexpr (sizeof(Element) == 2) {
-    load_matrix_x4(a, queries + row * Q::kRowBytes + Q::advance(Q::offset(lane % 16, lane / 16), 2 * step));
-  } else {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      // query_fragment adds 8 * pair bytes, which may be in the second chunk.
-      const int pair = lane % 4, place = Q::offset(row + lane / 4 + 8 * half, 2 * step + pair / 2);
-      query_fragment<Element>(a[half], a[half + 2], queries + place - pair / 2 * 16);
-    }
-  }
-}
-
-// Of one warp: its rows against a tile of tokens after the other.
-template <int kDim, typename Element>
-struct Accumulator {
-  using S = Shape<kDim, Element>;
-  static constexpr int kTokenTiles = S::kTokens / 8;
-  float out[S::kRowTiles][kDim / 8][4] = {};
-  OnlineSoftmax softmax[S::kRowTiles];
-
-  __device__ __forceinline__ void score(float (&logits)[S::kRowTiles][kTokenTiles][4], const unsigned char* queries,
-                                        const unsigned char* keys) const {
-    constexpr int kSteps = kKeySteps<Element>;
-    // Registers are short at 128 dims: overlapping more steps would spill.
-#pragma unroll(kDim == 128 ? 2 / kSteps : kDim / 16)
-    for (int step = 0; step < kDim / 16; step += kSteps) {
-      uint32_t a[S::kRowTiles][kSteps][4];
-#pragma unroll
-      for (int i = 0; i < kSteps * S::kRowTiles; ++i)
-        load_queries<kDim, Element>(a[i / kSteps][i % kSteps], queries, warp_index() * S::kWarpRows + i / kSteps * 16,
-                                    step + i % kSteps);
-#pragma unroll
-      for (int t = 0; t < kTokenTiles / 2; ++t) {
-        uint32_t b[kSteps][2][2];
-        load_keys<kDim, Element>(b, keys, 16 * t, step / kSteps);
-#pragma unroll
-        for (int i = 0; i < 2 * kSteps * S::kRowTiles; ++i) {
-          const int r = i / 2 / kSteps, k = i / 2 % kSteps, n = i % 2;
-          mma_bf16(logits[r][2 * t + n], a[r][k], b[k][n][0], b[k][n][1]);
-        }
-      }
-    }
-  }
-
-  // Hides what rows do not see of the tokens from `first` on.
-  __device__ __forceinline__ void mask(float (&logits)[S::kRowTiles][kTokenTiles][4], const PrefillTile& tile,
-                                       int window, int first) const {
-#pragma unroll
-    for (int r = 0; r < 2 * S::kRowTiles; ++r) {
-      const int end = tile.end_of(warp_index() * S::kWarpRows + r * 8 + lane_index() / 4) - first;
-      const int begin = window > 0 ? end - window : -first;
-#pragma unroll
-      for (int i = 0; i < 2 * kTokenTiles; ++i) {
-        const int token = i / 2 * 8 + lane_index() % 4 * 2 + i % 2;
-        if (token >= end || token < begin) logits[r / 2][i / 2][r % 2 * 2 + i % 2] = kMinusInfinity;
-      }
-    }
-  }
-
-  __device__ __forceinline__ void rescale_and_add(float (&logits)[kTokenTiles][4], int r, float scale) {
-    float rescale[2];
-    softmax[r].add(logits, scale, rescale);
-    if (ballot(rescale[0] != 1 || rescale[1] != 1) == 0) return;  // no row of the warp has a new top: the usual case
-#pragma unroll
-    for (int i = 0; i < kDim / 2; ++i) out[r][i / 4][i % 4] *= rescale[i % 4 / 2];
-  }
-
-  __device__ __forceinline__ void add_values(const float (&logits)[S::kRowTiles][kTokenTiles][4],
-                                             const unsigned char* values) {
-#pragma unroll
-    for (int t = 0; t < kTokenTiles / 2; ++t) {
-      uint32_t a[S::kRowTiles][4];
-#pragma unroll
-      for (int r = 0; r < S::kRowTiles; ++r) pack_probabilities(a[r], logits[r][2 * t], logits[r][2 * t + 1]);
-#pragma unroll
-      for (int step = 0; step < kDim / 32; ++step) {
-        uint32_t b[4][2];
-        load_values<kDim, Element>(b, values, 16 * t, step);
-#pragma unroll
-        for (int i = 0; i < 4 * S::kRowTiles; ++i)
-          mma_bf16(out[i / 4][4 * step + i % 4], a[i / 4], b[i % 4][0], b[i % 4][1]);
-      }
-    }
-  }
-
-  // One row of results as bf16 into `queries`, in whose layout they take the warp's own rows.
-  __device__ __forceinline__ void put_row(unsigned char* queries, int row, int r, int half, float factor) const {
-    using Q = Tile<kDim, Bf16>;
-    const int pair = lane_index() % 4;
-#pragma unroll
-    for (int n = 0; n < kDim / 8; n += 2) {
-      const float(&even)[4] = out[r][n];
-      const float(&odd)[4] = out[r][n + 1];
-      if constexpr (sizeof(Element) == 2) {
-        *reinterpret_cast<uint32_t*>(queries + Q::offset(row, n) + 4 * pair) =
-            pack_bf16(even[2 * half] * factor, even[2 * half + 1] * factor);
-        *reinterpret_cast<uint32_t*>(queries + Q::offset(row, n + 1) + 4 * pair) =
-            pack_bf16(odd[2 * half] * factor, odd[2 * half + 1] * factor);
-      } else {  // four neighbouring dims: output_dim
-        const Vector<uint32_t, 2> four{{pack_bf16(even[2 * half] * factor, odd[2 * half] * factor),
-                                        pack_bf16(even[2 * half + 1] * factor, odd[2 * half + 1] * factor)}};
-        store_vector<2>(reinterpret_cast<uint32_t*>(queries + Q::offset(row, n + pair / 2) + pair % 2 * 8), four);
-      }
-    }
-  }
-
-  __device__ __forceinline__ void write(const PrefillArguments& args, const PrefillTile& tile, unsigned char* queries) {
-    using Q = Tile<kDim, Bf16>;
-    const int first = warp_index() * S::kWarpRows;
-#pragma unroll
-    for (int r = 0; r < S::kRowTiles; ++r) {
-      softmax[r].finish();
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = first + r * 16 + half * 8 + lane_index() / 4;
-        const float factor = row_factor(args, tile.head(row), softmax[r].top[half], softmax[r].sum[half]);
-        put_row(queries, row, r, half, factor);
-      }
-    }
-    sync_warp();
-    for (int i = lane_index(); i < S::kWarpRows * Q::kChunks; i += kWarp) {
-      const int row = first + i / Q::kChunks, chunk = i % Q::kChunks;
-      if (row >= tile.rows) break;
-      const auto words = load_vector<4>(reinterpret_cast<const uint32_t*>(queries + Q::offset(row, chunk)));
-      store_vector<4>(reinterpret_cast<uint32_t*>(args.out + tile.place(args, row) * Q::kRowBytes + chunk * 16), words);
-    }
-  }
-};
-
 template <int kDim, typename Element>
 __global__ void __launch_bounds__(kThreads, Shape<kDim, Element>::kBlocksPerSm)
     prefill_kernel(const PrefillArguments args) {
@@ -244,23 +114,18 @@ __global__ void __launch_bounds__(kThreads, Shape<kDim, Element>::kBlocksPerSm)
   sync_block();
   copies.fetch(0);
   copies.look_up(1);
-  Accumulator<kDim, Element> mine;
+  Accumulator<S, Element> mine;
   const int tiles = copies.tiles();
   for (int i = 0; i < tiles; ++i) {
     copy_async_wait<0>();
     sync_block();  // tile i is here for all, and all are done with tile i - 1
     copies.fetch(i + 1);
     copies.look_up(i + 2);
-    float logits[S::kRowTiles][S::kTokens / 8][4] = {};
-    mine.score(logits, shared, copies.keys(i));
-    if (needs_mask(tile, args.window, copies.first_token(i), S::kTokens))
-      mine.mask(logits, tile, args.window, copies.first_token(i));
-#pragma unroll
-    for (int r = 0; r < S::kRowTiles; ++r) mine.rescale_and_add(logits[r], r, args.logit_scale);
-    mine.add_values(logits, copies.values(i));
+    mine.add_tile(shared, copies.keys(i), copies.values(i), tile, args.window, copies.first_token(i), args.logit_scale);
   }
   dependency_launch();
-  mine.write(args, tile, shared);
+  const auto factor = [&](int row, float top, float sum) { return row_factor(args, tile.head(row), top, sum); };
+  mine.write(shared, tile.rows, factor, [&](int row) { return args.out + tile.place(args, row) * kDim * 2; });
 }
 
 void check_op(const PrefillAttention& op) {

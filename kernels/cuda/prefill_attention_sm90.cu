@@ -5,11 +5,11 @@
 // groups take turns issuing their products, so that one's softmax hides behind the other's products.
 #include <algorithm>
 
-#include "kernels/cuda/attention_hopper.cuh"
 #include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/attention_tensor_map.h"
 #include "kernels/cuda/attention_tile.cuh"
 #include "kernels/cuda/attention_work.h"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/prefill_attention_sm90.h"
 #include "kernels/cuda/simt.h"
 

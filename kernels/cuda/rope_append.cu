@@ -1,6 +1,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "kernels/cuda/eight.h"
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/small_ops.h"
 
@@ -20,33 +21,9 @@ struct Cache {
   int64_t blocks_per_sequence;
 };
 
-struct Eight {
-  float values[kWide];
-};
-
-__device__ __forceinline__ Eight load_eight(const Bf16* from) {
-  const Word4 words = *reinterpret_cast<const Word4*>(from);
-  Eight out;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const Float2 pair = unpack_bf16(words[j]);
-    out.values[2 * j] = pair.x;
-    out.values[2 * j + 1] = pair.y;
-  }
-  return out;
-}
-__device__ __forceinline__ void store_eight(Bf16* to, const Eight& eight) {
-  Word4 words;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) words[j] = pack_bf16(eight.values[2 * j], eight.values[2 * j + 1]);
-  *reinterpret_cast<Word4*>(to) = words;
-}
 __device__ __forceinline__ void cache_eight(void* cache, bool fp8, float factor, int64_t at, const Eight& eight) {
   if (!fp8) return store_eight(static_cast<Bf16*>(cache) + at, eight);
-  Vector<uint16_t, 4> pairs;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) pairs[j] = pack_fp8(eight.values[2 * j] * factor, eight.values[2 * j + 1] * factor);
-  *reinterpret_cast<Vector<uint16_t, 4>*>(static_cast<Fp8*>(cache) + at) = pairs;
+  store_eight(static_cast<Fp8*>(cache) + at, eight, factor);
 }
 
 // position * frequency modulo 2 pi to about 2^-21 for any position: the product's rounding error and 2 pi's second half

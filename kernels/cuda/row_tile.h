@@ -3,6 +3,7 @@
 // that 16 lanes hold one 128-column block of scales. Used by the fused row ops; device code only.
 #include <cstdint>
 
+#include "kernels/cuda/eight.h"
 #include "kernels/cuda/simt.h"
 #include "kernels/matrix.h"
 
@@ -14,9 +15,8 @@ constexpr int most_threads(int pieces) { return pieces > 2 ? 896 : 1024; }
 inline constexpr int64_t kMostColumns = int64_t{4} * kColumns * most_threads(4);  // of a row in one block
 inline constexpr int64_t kBlockColumns = 128;                                     // that share a scale
 
-struct Columns {
-  float values[kColumns];
-};
+using Columns = Eight;
+static_assert(sizeof(Columns) == kColumns * sizeof(float));
 
 // First column of piece `piece` of this thread, of a row that starts at `first`.
 __device__ __forceinline__ int64_t column_of(int64_t first, int piece) {
@@ -27,16 +27,7 @@ __device__ __forceinline__ int64_t column_of(int64_t first, int piece) {
 __device__ __forceinline__ Columns load_columns(const Bf16* row, int64_t column, int64_t cols, bool aligned) {
   Columns out = {};
   if (column >= cols) return out;
-  if (aligned) {
-    const Word4 words = *reinterpret_cast<const Word4*>(row + column);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const Float2 pair = unpack_bf16(words[j]);
-      out.values[2 * j] = pair.x;
-      out.values[2 * j + 1] = pair.y;
-    }
-    return out;
-  }
+  if (aligned) return load_eight(row + column);
 #pragma unroll
   for (int j = 0; j < kColumns; ++j)
     if (column + j < cols) out.values[j] = to_float(row[column + j]);
@@ -45,15 +36,7 @@ __device__ __forceinline__ Columns load_columns(const Bf16* row, int64_t column,
 __device__ __forceinline__ Columns load_columns(const float* row, int64_t column, int64_t cols, bool aligned) {
   Columns out = {};
   if (column >= cols) return out;
-  if (aligned) {
-    const Vector<float, 4> low = load_vector<4>(row + column), high = load_vector<4>(row + column + 4);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      out.values[j] = low[j];
-      out.values[4 + j] = high[j];
-    }
-    return out;
-  }
+  if (aligned) return load_eight(row + column);
 #pragma unroll
   for (int j = 0; j < kColumns; ++j)
     if (column + j < cols) out.values[j] = row[column + j];
@@ -63,13 +46,7 @@ __device__ __forceinline__ Columns load_columns(const float* row, int64_t column
 __device__ __forceinline__ void store_columns(Bf16* row, int64_t column, int64_t cols, bool aligned,
                                               const Columns& columns) {
   if (column >= cols) return;
-  if (aligned) {
-    Word4 words;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) words[j] = pack_bf16(columns.values[2 * j], columns.values[2 * j + 1]);
-    *reinterpret_cast<Word4*>(row + column) = words;
-    return;
-  }
+  if (aligned) return store_eight(row + column, columns);
 #pragma unroll
   for (int j = 0; j < kColumns; ++j)
     if (column + j < cols) row[column + j] = to_bf16(columns.values[j]);
@@ -78,13 +55,7 @@ __device__ __forceinline__ void store_columns(Bf16* row, int64_t column, int64_t
 __device__ __forceinline__ void store_columns(Fp8* row, int64_t column, int64_t cols, bool aligned,
                                               const Columns& columns, float factor) {
   if (column >= cols) return;
-  if (aligned) {
-    Vector<uint16_t, 4> pairs;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) pairs[j] = pack_fp8(columns.values[2 * j] * factor, columns.values[2 * j + 1] * factor);
-    *reinterpret_cast<Vector<uint16_t, 4>*>(row + column) = pairs;
-    return;
-  }
+  if (aligned) return store_eight(row + column, columns, factor);
 #pragma unroll
   for (int j = 0; j < kColumns; ++j)
     if (column + j < cols) row[column + j] = to_fp8(columns.values[j] * factor);

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "kernels/cuda/ranking.cuh"
 #include "kernels/cuda/sampling.h"
 #include "kernels/cuda/simt.h"
 #include "kernels/philox.h"
@@ -9,130 +10,34 @@
 namespace drydock::kernels::cuda {
 namespace {
 
-// Tokens are ranked by 52-bit keys, no two alike: the logit as an ordered integer, then the index, lower first. A
-// set of the highest ranks is everything with a key of at least some cut, which is found digit by digit from histograms
-// of weights (1 for top-k, chances for top-p) above it.
-constexpr int kMostThreads = 1024;
-constexpr int kIndexBits = 20;
-constexpr int kKeyBits = 32 + kIndexBits;
-constexpr int kDigitBits = 11;
-constexpr int kBins = 1 << kDigitBits;
+using ranking::find_cut, ranking::index_of, ranking::key_of, ranking::kIndexBits, ranking::kMostThreads;
+using ranking::Ranked, ranking::scan_block, ranking::Shared, ranking::threads, ranking::threads_for;
+
 constexpr float kOne = 1099511627776.0F;  // 2^40: the chance of the likeliest token
 
-__device__ __forceinline__ int threads() { return static_cast<int>(blockDim.x); }
-
-struct Row {
-  const float* logits;
-  int vocabulary;
+struct Row : Ranked {
   float largest, inverse_temperature;
 };
 
-struct Shared {
-  uint64_t bins[kBins];
-  uint64_t scratch[kWarp];
-  uint64_t cut, above;
-};
-
-// NaN counts as the lowest.
-__device__ __forceinline__ uint32_t ordered(float logit) {
-  if (!(logit == logit)) logit = -INFINITY;
-  const uint32_t bits = float_bits(logit + 0.0F);  // -0 is +0
-  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-}
-
-__device__ __forceinline__ uint64_t key_of(const Row& row, int i) {
-  constexpr uint32_t kLastIndex = (1U << kIndexBits) - 1U;
-  return static_cast<uint64_t>(ordered(row.logits[i])) << kIndexBits | (kLastIndex - static_cast<uint32_t>(i));
-}
-
 __device__ __forceinline__ uint64_t chance_of(const Row& row, int i) {
-  const float logit = row.logits[i];
+  const float logit = row.numbers[i];
   if (!(logit == logit)) return 0;
   if (logit == row.largest) return static_cast<uint64_t>(kOne);  // -infinity minus itself, too
   return static_cast<uint64_t>(expf((logit - row.largest) * row.inverse_temperature) * kOne);
 }
 
-// Of every thread's value: what threads before it have, and the sum of all.
-struct Scan {
-  uint64_t before, all;
-};
-__device__ __forceinline__ Scan scan_block(uint64_t value, uint64_t* scratch) {
-  uint64_t running = value;
-#pragma unroll
-  for (int distance = 1; distance < kWarp; distance *= 2) {
-    const uint64_t below = shuffle_up(running, distance);
-    if (lane_index() >= distance) running += below;
-  }
-  if (lane_index() == kWarp - 1) scratch[warp_index()] = running;
-  sync_block();
-  Scan out{running - value, 0};
-  for (int warp = 0; warp < threads() / kWarp; ++warp) {
-    if (warp < warp_index()) out.before += scratch[warp];
-    out.all += scratch[warp];
-  }
-  sync_block();
-  return out;
-}
-
 template <typename Weight>
 __device__ __forceinline__ uint64_t sum_from(const Row& row, uint64_t cut, Shared* shared, const Weight& weight) {
   uint64_t sum = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < row.vocabulary; i += threads())
+  for (int i = static_cast<int>(threadIdx.x); i < row.count; i += threads())
     if (key_of(row, i) >= cut) sum += weight(i);
   return scan_block(sum, shared->scratch).all;
-}
-
-// The bin in which the sum from the highest bin downwards reaches `wanted`; its own content is not part of `above`.
-__device__ __forceinline__ void find_bin(Shared* shared, uint64_t wanted, uint64_t above, int shift, uint64_t prefix) {
-  const int each = kBins / threads();
-  const int top = kBins - 1 - static_cast<int>(threadIdx.x) * each;  // thread 0 has the highest bins
-  uint64_t mine = 0;
-  for (int j = 0; j < each; ++j) mine += shared->bins[top - j];
-  uint64_t sum = above + scan_block(mine, shared->scratch).before;
-  for (int j = 0; j < each; ++j) {
-    const uint64_t here = shared->bins[top - j];
-    if (sum < wanted && sum + here >= wanted) {
-      shared->cut = prefix | static_cast<uint64_t>(top - j) << shift;
-      shared->above = sum;
-    }
-    sum += here;
-  }
-  sync_block();
-}
-
-// The largest cut such that tokens with keys from it on (and not below `floor`) weigh at least `wanted`, which is at
-// least 1 and at most what they all weigh.
-template <typename Weight>
-__device__ __forceinline__ uint64_t find_cut(const Row& row, uint64_t floor, uint64_t wanted, Shared* shared,
-                                             const Weight& weight) {
-  uint64_t prefix = 0, above = 0;
-  for (int known = 0; known < kKeyBits;) {
-    const int digit = kKeyBits - known < kDigitBits ? kKeyBits - known : kDigitBits;
-    const int shift = kKeyBits - known - digit;
-    for (int bin = static_cast<int>(threadIdx.x); bin < kBins; bin += threads()) shared->bins[bin] = 0;
-    sync_block();
-    for (int i = static_cast<int>(threadIdx.x); i < row.vocabulary; i += threads()) {
-      const uint64_t key = key_of(row, i);
-      const bool same = known == 0 || key >> (shift + digit) == prefix >> (shift + digit);
-      const uint64_t value = same && key >= floor ? weight(i) : 0;
-      const uint64_t bin = key >> shift & ((uint64_t{1} << digit) - 1);
-      if (value != 0)
-        atomic_add(reinterpret_cast<unsigned long long*>(&shared->bins[bin]), static_cast<unsigned long long>(value));
-    }
-    sync_block();
-    find_bin(shared, wanted, above, shift, prefix);
-    prefix = shared->cut;
-    above = shared->above;
-    known += digit;
-    sync_block();
-  }
-  return prefix;
 }
 
 // Largest logit; its lowest index in the scratch of the key.
 __device__ __forceinline__ uint64_t largest_key(const Row& row, Shared* shared) {
   uint64_t largest = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < row.vocabulary; i += threads()) {
+  for (int i = static_cast<int>(threadIdx.x); i < row.count; i += threads()) {
     const uint64_t key = key_of(row, i);
     largest = key > largest ? key : largest;
   }
@@ -148,11 +53,6 @@ __device__ __forceinline__ uint64_t largest_key(const Row& row, Shared* shared) 
   return largest;
 }
 
-__device__ __forceinline__ int index_of(uint64_t key) {
-  constexpr uint64_t kLastIndex = (uint64_t{1} << kIndexBits) - 1;
-  return static_cast<int>(kLastIndex - (key & kLastIndex));
-}
-
 // floor(all * u / 2^24) for a 24-bit u.
 __device__ __forceinline__ uint64_t part_of(uint64_t all, uint32_t u) {
   return (all >> 24U) * u + (((all & 0xffffffU) * u) >> 24U);
@@ -161,8 +61,8 @@ __device__ __forceinline__ uint64_t part_of(uint64_t all, uint32_t u) {
 // The first token, by index, at which the chances from `cut` on sum to more than `target`. Each thread sums up a
 // stretch of neighbours; the one in which the sum is reached walks through its own.
 __device__ __forceinline__ void draw(const Row& row, uint64_t cut, uint64_t target, Shared* shared, int32_t* token) {
-  const int each = (row.vocabulary + threads() - 1) / threads(), first = static_cast<int>(threadIdx.x) * each;
-  const int end = first + each < row.vocabulary ? first + each : row.vocabulary;
+  const int each = (row.count + threads() - 1) / threads(), first = static_cast<int>(threadIdx.x) * each;
+  const int end = first + each < row.count ? first + each : row.count;
   uint64_t mine = 0;
   for (int i = first; i < end; ++i)
     if (key_of(row, i) >= cut) mine += chance_of(row, i);
@@ -199,14 +99,14 @@ __global__ void __launch_bounds__(kMostThreads, 1) sample_kernel(Arguments op) {
   auto* const shared = reinterpret_cast<Shared*>(bytes);
   const int64_t at = blockIdx.x;
   dependency_wait();
-  Row row{op.logits + at * op.stride, op.vocabulary, 0, 0};
+  Row row{{op.logits + at * op.stride, op.vocabulary}, 0, 0};
   const int likeliest = index_of(largest_key(row, shared));
   const float temperature = op.temperatures[at];
   if (temperature == 0) {
     if (threadIdx.x == 0) op.tokens[at] = likeliest;
     return;
   }
-  row.largest = row.logits[likeliest];
+  row.largest = row.numbers[likeliest];
   row.inverse_temperature = 1.0F / temperature;
   const auto chance = [&row](int i) { return chance_of(row, i); };
   uint64_t cut = 0;
@@ -224,13 +124,6 @@ __global__ void __launch_bounds__(kMostThreads, 1) sample_kernel(Arguments op) {
     return;
   }
   draw(row, cut, part_of(all, random_bits(op.seeds[at], op.counters[at])), shared, op.tokens + at);
-}
-
-// A power of two, as the bins are, with some eight tokens a thread.
-unsigned threads_for(int64_t vocabulary) {
-  unsigned threads = kWarp;
-  while (threads < kMostThreads && threads * 8 < vocabulary) threads *= 2;
-  return threads;
 }
 
 }  // namespace

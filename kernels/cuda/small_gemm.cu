@@ -2,6 +2,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "kernels/cuda/product_operands.h"
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/small_gemm.h"
 
@@ -20,18 +21,9 @@ constexpr int kChunks = 4;       // loads in flight
 constexpr int kStepBytes = kChunks * kChunkBytes;
 constexpr int kMostSplits = 8;
 
-struct Operands {
-  const uint8_t* a;
-  const uint8_t* b;
-  void* out;
-  const float* a_scales;
-  const float* b_scales;
+struct Operands : ProductOperands {
   float* partials;     // (tiles, splits, 16, tokens)
   uint32_t* counters;  // (tiles)
-  int64_t a_stride_bytes, b_stride_bytes, out_stride;
-  int64_t m, n, row_bytes;
-  Scaling scaling;
-  bool out_fp32;
 };
 
 // Of one warp: kChunks chunks of two weight rows (of this lane's group, and 8 below).
@@ -73,12 +65,12 @@ __device__ __forceinline__ void add_scaled(const Operands& op, float (&c)[4], co
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int64_t t = token + i % 2;
-    if (t < op.m) c[i] += part[i] * (b_scale * op.a_scales[t * blocks + block]);
+    if (t < op.rows) c[i] += part[i] * (b_scale * op.a_scales[t * blocks + block]);
   }
 }
 
 __device__ __forceinline__ Word4 load_tokens(const Operands& op, int64_t token, int64_t byte) {
-  const bool inside = token < op.m && byte < op.row_bytes;
+  const bool inside = token < op.rows && byte < op.row_bytes;
   return inside ? *reinterpret_cast<const Word4*>(op.a + token * op.a_stride_bytes + byte) : Word4{};
 }
 
@@ -174,22 +166,14 @@ __global__ void __launch_bounds__(kThreads, 1) small_gemm_kernel(Operands op) {
   auto* const is_last = reinterpret_cast<uint32_t*>(sums + kWarps * kNumbers);
   if (gridDim.y > 1 && !join_splits(op, kNumbers, value, is_last)) return;
   const int64_t token = number / kRows, column = tile_row + number % kRows;
-  if (number < kNumbers && token < op.m && column < op.n) write(op, token, column, value);
-}
-
-int64_t element_bytes(const Matrix& matrix) { return matrix.dtype == core::Dtype::fp8 ? 1 : 2; }
-
-bool is_aligned(const Matrix& matrix) {
-  const int64_t bytes = element_bytes(matrix);
-  return reinterpret_cast<uintptr_t>(matrix.data) % 16 == 0 && matrix.stride * bytes % 16 == 0 &&
-         matrix.cols * bytes % 16 == 0;
+  if (number < kNumbers && token < op.rows && column < op.n) write(op, token, column, value);
 }
 
 int64_t tokens_of_tiles(int64_t m) { return m <= 8 ? 8 : 16; }
 
 template <bool kFp8, bool kBlockScales>
 void start(const Operands& op, int64_t splits, Stream stream) {
-  const int64_t tokens = tokens_of_tiles(op.m);
+  const int64_t tokens = tokens_of_tiles(op.rows);
   const LaunchShape shape{.grid_x = static_cast<unsigned>((op.n + kRows - 1) / kRows),
                           .grid_y = static_cast<unsigned>(splits),
                           .threads = kThreads,
@@ -210,11 +194,8 @@ int64_t splits_of(const Gemm& op) {
 }  // namespace
 
 bool fits_small_gemm(const Gemm& op) {
-  const bool bf16 = op.a.dtype == core::Dtype::bf16 && op.b.dtype == core::Dtype::bf16;
-  const bool fp8 = op.a.dtype == core::Dtype::fp8 && op.b.dtype == core::Dtype::fp8 && op.a.scaling == op.b.scaling &&
-                   op.a.scaling != Scaling::none;
-  const bool out = op.out.dtype == core::Dtype::bf16 || op.out.dtype == core::Dtype::fp32;
-  return (bf16 || fp8) && out && op.a.rows <= kSmallGemmRows && is_aligned(op.a) && is_aligned(op.b);
+  return is_known_product(op.a, op.b, op.out) && op.a.rows <= kSmallGemmRows && has_whole_pieces(op.a) &&
+         has_whole_pieces(op.b);
 }
 
 int64_t small_gemm_splits(int64_t n, int64_t row_bytes, int sms) {
@@ -237,22 +218,8 @@ void small_gemm(const Gemm& gemm, const Workspace& workspace, Stream stream) {
   if (workspace.size < small_gemm_workspace_bytes(gemm))
     throw core::Error("small_gemm: the workspace has " + std::to_string(workspace.size) + " bytes; " +
                       std::to_string(small_gemm_workspace_bytes(gemm)) + " are needed");
-  const int64_t bytes = element_bytes(gemm.a);
-  const Operands op{.a = static_cast<const uint8_t*>(gemm.a.data),
-                    .b = static_cast<const uint8_t*>(gemm.b.data),
-                    .out = gemm.out.data,
-                    .a_scales = gemm.a.scales,
-                    .b_scales = gemm.b.scales,
-                    .partials = static_cast<float*>(workspace.bytes),
-                    .counters = workspace.counters,
-                    .a_stride_bytes = gemm.a.stride * bytes,
-                    .b_stride_bytes = gemm.b.stride * bytes,
-                    .out_stride = gemm.out.stride,
-                    .m = gemm.a.rows,
-                    .n = gemm.b.rows,
-                    .row_bytes = gemm.a.cols * bytes,
-                    .scaling = gemm.a.dtype == core::Dtype::fp8 ? gemm.a.scaling : Scaling::none,
-                    .out_fp32 = gemm.out.dtype == core::Dtype::fp32};
+  const Operands op{product_operands(gemm.a, gemm.b, gemm.out, gemm.b.rows), static_cast<float*>(workspace.bytes),
+                    workspace.counters};
   const int64_t splits = splits_of(gemm);
   if (gemm.a.dtype == core::Dtype::bf16) return start<false, false>(op, splits, stream);
   if (op.scaling == Scaling::block) return start<true, true>(op, splits, stream);

@@ -12,19 +12,20 @@
 #include "profiler/cuda/runtime.h"
 
 namespace drydock::profiler::cuda {
+// Beside that of runtime.h.
+static void check(CUptiResult result, const char* what) {
+  if (result == CUPTI_SUCCESS) return;
+  const char* text = nullptr;
+  cuptiGetResultString(result, &text);
+  throw core::Error(std::string("CUPTI: ") + what + ": " + (text != nullptr ? text : "unknown error"));
+}
+
 namespace {
 
 // Of driver 580 (CUDA 13.0); later ones only append fields.
 using Activity = CUpti_ActivityKernel10;
 
 constexpr size_t kBufferBytes = size_t{4} << 20, kBufferAlignment = 8;
-
-void check(CUptiResult result, const char* what) {
-  if (result == CUPTI_SUCCESS) return;
-  const char* text = nullptr;
-  cuptiGetResultString(result, &text);
-  throw core::Error(std::string("CUPTI: ") + what + ": " + (text != nullptr ? text : "unknown error"));
-}
 
 std::string demangle(const char* name) {
   int status = 0;

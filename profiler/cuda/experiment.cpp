@@ -18,11 +18,12 @@ Contender contend(Candidate candidate) {
   constexpr int kLooks = 3;
   constexpr double kTooShort = 0.8;
   const double rough = rough_us(candidate.lanes, candidate.launch);
-  Replay replay(candidate.lanes, candidate.launch, launches_of(rough, candidate.copies));
+  const bool host = candidate.needs_host;
+  Replay replay(candidate.lanes, candidate.launch, launches_of(rough, candidate.copies), host);
   double us = replay.run();
   const int64_t wanted = launches_of(us, candidate.copies);
   if (static_cast<double>(replay.launches()) < kTooShort * static_cast<double>(wanted)) {
-    Replay longer(candidate.lanes, candidate.launch, wanted);
+    Replay longer(candidate.lanes, candidate.launch, wanted, host);
     us = longer.run();
     for (int i = 1; i < kLooks; ++i) us = std::min(us, longer.run());
     return {std::move(candidate), std::move(longer), us};

@@ -53,20 +53,28 @@ PeerGroup& Bench::peers(int64_t ranks) {
 std::vector<Candidate> make_candidates(const Op& op, Bench& bench) {
   std::vector<Candidate> out;
   if (op.kind == OpKind::gemm) return gemm_candidates(op, bench);
+  if (op.kind == OpKind::batched_gemm) return batched_gemm_candidates(op, bench);
+  if (op.kind == OpKind::moe) return moe_candidates(op, bench);
   const bool experts = op.kind == OpKind::moe_dispatch || op.kind == OpKind::moe_combine;
   if (core::is_communication(op.kind) && !experts) return communication_candidates(op, bench);
   const auto one = [&] {
     switch (op.kind) {
-      case OpKind::batched_gemm:
-        return batched_gemm_candidate(op, bench);
-      case OpKind::moe:
-        return moe_candidate(op, bench);
       case OpKind::decode_attention:
         return decode_candidate(op, bench);
       case OpKind::prefill_attention:
         return prefill_candidate(op, bench);
       case OpKind::mla_decode:
         return mla_candidate(op, bench);
+      case OpKind::mla_prefill:
+        return mla_prefill_candidate(op, bench);
+      case OpKind::sparse_mla:
+        return sparse_mla_candidate(op, bench);
+      case OpKind::index_score:
+        return index_score_candidate(op, bench);
+      case OpKind::gated_delta:
+        return gated_delta_candidate(op, bench);
+      case OpKind::mamba2:
+        return mamba2_candidate(op, bench);
       case OpKind::moe_dispatch:
       case OpKind::moe_combine:
         return expert_exchange_candidate(op, bench);

@@ -9,6 +9,7 @@
 #include "core/op.h"
 #include "kernels/cuda/collective.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/grouped_products.h"
 #include "profiler/cuda/memory.h"
 #include "profiler/cuda/plan.h"
 #include "profiler/cuda/replay.h"
@@ -33,6 +34,7 @@ class Bench {
   const Gpu& gpu() const { return gpu_; }
   std::shared_ptr<Memory> memory() const;
   kernels::cuda::CublasGemm& cublas();
+  kernels::cuda::GroupedProducts& grouped() { return grouped_; }
   // Of `ranks` GPUs; made by NCCL when first asked for, which takes seconds.
   PeerGroup& peers(int64_t ranks);
 
@@ -41,6 +43,7 @@ class Bench {
   Gpu gpu_;
   std::vector<Lane> lanes_;
   std::unique_ptr<kernels::cuda::CublasGemm> cublas_;
+  kernels::cuda::GroupedProducts grouped_;
   std::map<int64_t, PeerGroup> groups_;
 };
 
@@ -51,27 +54,35 @@ struct Candidate {
   Launch launch;
   int64_t copies = 1;                 // of its rotation
   std::shared_ptr<const void> keeps;  // operands
+  // The host has a part in it, which a graph would leave out: it is timed launch by launch, what the GPU waits
+  // included.
+  bool needs_host = false;
 };
 
 // At least one; several where kernels compete, of which the fastest is the answer. why_no_kernel(op) must be empty.
 // Throws core::Error when memory or a library fails.
 //   gemm           small_gemm up to 16 rows, the three fastest algorithms of cuBLASLt, tiled_gemm where it has none
-//   batched_gemm   grouped_gemm, a group to each head
-//   moe            experts drawn evenly; permute, gather, two grouped GEMMs around SiLU, combine. The router is an op
-//   of
-//                  its own (elementwise). fp8: activations by row (or block) from SiLU's own quantization
-//   attention      paged, 32 tokens a block, blocks in random order
+//   batched_gemm   a group to each head, in every way of kernels/cuda/grouped_products.h
+//   moe            experts drawn evenly; permute, gather, two grouped GEMMs around SiLU, combine, in every way of
+//                  grouped products. The router is an op of its own (elementwise). fp8: activations by row (or block)
+//                  from SiLU's own quantization
+//   attention, recurrent mixers: as profiler/cpu_launch.h
 //   elementwise    by its bytes, as profiler/cpu_launch.h: norm, SiLU, sampling, or the router's softmax and top-k
 //   communication  NCCL on as many GPUs, and peer_all_reduce beside it; moe_dispatch packs rows first, moe_combine adds
 //                  them up last
 std::vector<Candidate> make_candidates(const core::Op& op, Bench& bench);
 
 std::vector<Candidate> gemm_candidates(const core::Op& op, Bench& bench);
-Candidate batched_gemm_candidate(const core::Op& op, Bench& bench);
-Candidate moe_candidate(const core::Op& op, Bench& bench);
+std::vector<Candidate> batched_gemm_candidates(const core::Op& op, Bench& bench);
+std::vector<Candidate> moe_candidates(const core::Op& op, Bench& bench);
 Candidate decode_candidate(const core::Op& op, Bench& bench);
 Candidate prefill_candidate(const core::Op& op, Bench& bench);
 Candidate mla_candidate(const core::Op& op, Bench& bench);
+Candidate mla_prefill_candidate(const core::Op& op, Bench& bench);
+Candidate sparse_mla_candidate(const core::Op& op, Bench& bench);
+Candidate index_score_candidate(const core::Op& op, Bench& bench);
+Candidate gated_delta_candidate(const core::Op& op, Bench& bench);
+Candidate mamba2_candidate(const core::Op& op, Bench& bench);
 Candidate elementwise_candidate(const core::Op& op, Bench& bench);
 std::vector<Candidate> communication_candidates(const core::Op& op, Bench& bench);
 // nullopt where GPUs don't reach each other's memory, or there are more than the kernel knows.

@@ -1,7 +1,4 @@
-#include <cmath>
-
 #include "kernels/cuda/decode_attention.h"
-#include "kernels/cuda/mla_decode.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "profiler/cuda/launch.h"
 #include "profiler/cuda/operands.h"
@@ -11,8 +8,6 @@ namespace {
 
 using core::Dtype;
 using core::Op;
-
-float softmax_scale(int64_t head_dim) { return 1.0F / std::sqrt(static_cast<float>(head_dim)); }
 
 // k and v lie in one pool, v after k.
 struct KvState {
@@ -87,40 +82,6 @@ Candidate prefill_candidate(const Op& op, Bench& bench) {
     kernels::PrefillAttention now = a;
     now.kv = state->at(turn);
     kernels::cuda::prefill_attention(now, stream);
-  };
-  return one;
-}
-
-Candidate mla_candidate(const Op& op, Bench& bench) {
-  struct State {
-    std::shared_ptr<Memory> memory;
-    Pages cache;
-    kernels::cuda::AttentionWorkspace scratch;
-  };
-  const auto& s = op.shape;  // batch, context, heads, latent, rope_dim
-  const auto memory = bench.memory();
-  const auto state = std::make_shared<State>(
-      State{memory, pages(*memory, Dtype::bf16, s[0], s[1], (s[3] + s[4]) * width(Dtype::bf16)), {}});
-  kernels::MlaDecode a;
-  a.q = memory->random(Dtype::bf16, s[0] * s[2] * (s[3] + s[4]) * 2);
-  a.out = memory->zeros(s[0] * s[2] * s[3] * 2);
-  a.cache = state->cache.pool.at(0);
-  a.block_tokens = kBlockTokens;
-  a.blocks = state->cache.blocks;
-  a.blocks_per_sequence = state->cache.per_sequence;
-  a.contexts = state->cache.contexts;
-  a.batch = s[0];
-  a.heads = s[2];
-  a.latent = s[3];
-  a.rope = s[4];
-  a.most_context = s[1];
-  a.scale = softmax_scale(s[3] + s[4]);
-  state->scratch = attention_workspace(*memory, kernels::cuda::mla_workspace_bytes(a));
-  Candidate one{"mla_decode", {bench.lane()}, {}, state->cache.pool.copies, state};
-  one.launch = [state, a, stream = bench.lane().stream](int64_t turn) {
-    kernels::MlaDecode now = a;
-    now.cache = state->cache.pool.at(turn);
-    kernels::cuda::mla_decode(now, state->scratch, stream);
   };
   return one;
 }

@@ -72,12 +72,17 @@ std::vector<Candidate> gemm_candidates(const Op& op, Bench& bench) {
   return out;
 }
 
-Candidate batched_gemm_candidate(const Op& op, Bench& bench) {
+std::vector<Candidate> batched_gemm_candidates(const Op& op, Bench& bench) {
   struct State {
     std::shared_ptr<Memory> memory;
     Matrix a, out;
     Weights b;
+    std::vector<int32_t> host_starts;
     const int32_t* starts;
+    kernels::GroupedGemm at(int64_t turn) const {
+      const auto groups = static_cast<int64_t>(host_starts.size()) - 1;
+      return {a, b.at(turn), out, starts, groups, host_starts.data()};
+    }
   };
   const int64_t m = op.shape[0], n = op.shape[1], k = op.shape[2], heads = op.shape[3];
   const auto memory = bench.memory();
@@ -87,12 +92,17 @@ Candidate batched_gemm_candidate(const Op& op, Bench& bench) {
   const auto state =
       std::make_shared<State>(State{memory, activations(*memory, op.dtype, m * heads, k, scaling),
                                     activations(*memory, core::Dtype::bf16, m * heads, n),
-                                    weights(*memory, op.dtype, n * heads, k, scaling, heads), memory->put(starts)});
-  Candidate one{"grouped_gemm", {bench.lane()}, {}, state->b.copies.copies, state};
-  one.launch = [state, heads, stream = bench.lane().stream](int64_t turn) {
-    kernels::cuda::grouped_gemm({state->a, state->b.at(turn), state->out, state->starts, heads}, stream);
-  };
-  return one;
+                                    weights(*memory, op.dtype, n * heads, k, scaling, heads), starts, nullptr});
+  state->starts = memory->put(starts);
+  std::vector<Candidate> out;
+  for (const std::string& way : bench.grouped().ways(state->at(0))) {
+    out.push_back({way, {bench.lane()}, {}, state->b.copies.copies, state});
+    out.back().launch = [state, &bench, way](int64_t turn) {
+      bench.grouped().run(state->at(turn), bench.lane().stream, way);
+    };
+    out.back().needs_host = kernels::cuda::GroupedProducts::needs_host(way);
+  }
+  return out;
 }
 
 }  // namespace drydock::profiler::cuda

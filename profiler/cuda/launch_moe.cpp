@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "kernels/cuda/grouped_gemm.h"
+#include "kernels/cuda/grouped_products.h"
 #include "kernels/cuda/moe.h"
 #include "kernels/cuda/small_ops.h"
 #include "profiler/cuda/experts.h"
@@ -63,17 +63,20 @@ struct MoeState {
 
   kernels::Permute permutation() const { return {experts, tokens, top_k, 0, local, starts, sources, rows}; }
 
-  void run(int64_t turn) const {
+  kernels::GroupedGemm up(int64_t turn) const { return {gathered, up_weights.at(turn), wide, starts, local}; }
+  kernels::GroupedGemm back(int64_t turn) const { return {act, down_weights.at(turn), down, starts, local}; }
+
+  void run(int64_t turn, kernels::cuda::GroupedProducts& products, const std::string& way) const {
     namespace gpu = kernels::cuda;
     gpu::permute(permutation(), scratch, stream);
     Matrix unscaled = gathered;
     unscaled.scales = nullptr;
     unscaled.scaling = Scaling::none;
     gpu::gather({in, unscaled, sources, starts + local, top_k}, stream);
-    gpu::grouped_gemm({gathered, up_weights.at(turn), wide, starts, local}, stream);
+    products.run(up(turn), stream, way);
     const bool quantized = act.scaling != Scaling::none;
     gpu::silu_mul({wide, act, quantized ? const_cast<float*>(act.scales) : nullptr}, stream);
-    gpu::grouped_gemm({act, down_weights.at(turn), down, starts, local}, stream);
+    products.run(back(turn), stream, way);
     gpu::combine({down, out, rows, share, top_k}, stream);
   }
 
@@ -92,12 +95,16 @@ struct MoeState {
 
 }  // namespace
 
-Candidate moe_candidate(const Op& op, Bench& bench) {
+std::vector<Candidate> moe_candidates(const Op& op, Bench& bench) {
   const auto state = std::make_shared<MoeState>(op, bench);
   const int64_t copies = std::min(state->up_weights.copies.copies, state->down_weights.copies.copies);
-  Candidate one{"permute+gather+grouped_gemm+silu_mul+grouped_gemm+combine", {bench.lane()}, {}, copies, state};
-  one.launch = [state](int64_t turn) { state->run(turn); };
-  return one;
+  std::vector<Candidate> out;
+  for (const std::string& way : bench.grouped().ways(state->up(0))) {
+    out.push_back({"permute+gather+" + way + "+silu_mul+" + way + "+combine", {bench.lane()}, {}, copies, state});
+    out.back().launch = [state, &bench, way](int64_t turn) { state->run(turn, bench.grouped(), way); };
+    out.back().needs_host = kernels::cuda::GroupedProducts::needs_host(way);
+  }
+  return out;
 }
 
 }  // namespace drydock::profiler::cuda

@@ -1,5 +1,7 @@
 #pragma once
 // Random matrices and caches on a GPU, in the forms that kernels take.
+#include <cmath>
+
 #include "kernels/attention.h"
 #include "kernels/cuda/attention_workspace.h"
 #include "kernels/cuda/workspace.h"
@@ -12,6 +14,7 @@ bool is_fp8(core::Dtype dtype);
 int64_t width(core::Dtype dtype);          // bytes of an element; fp8_block as fp8
 core::Dtype stored(core::Dtype dtype);     // fp8_block as fp8
 kernels::Scaling scaling_of(core::Dtype);  // of weights in it: none, tensor or block
+inline float softmax_scale(int64_t head_dim) { return 1.0F / std::sqrt(static_cast<float>(head_dim)); }
 
 // (rows, cols) that stays where it is; fp8 with scales of 1.
 kernels::Matrix activations(Memory& memory, core::Dtype dtype, int64_t rows, int64_t cols,

@@ -15,6 +15,7 @@ constexpr double kBf16 = 2;
 // cuBLASLt's 64 MiB, partial results of split attention, counters, graphs.
 constexpr double kWorkspaces = 256e6;
 constexpr int64_t kMostNormColumns = 28672;  // kernels/cuda/small_ops.h
+constexpr int64_t kMostGridRows = 65535;     // of a grid's y and z
 
 bool is_fp8(Dtype dtype) { return dtype == Dtype::fp8 || dtype == Dtype::fp8_block; }
 int64_t width(Dtype dtype) { return is_fp8(dtype) ? 1 : 2; }
@@ -55,9 +56,47 @@ std::optional<std::string> attention_reason(const Op& op) {
 std::optional<std::string> mla_reason(const Op& op) {
   if (op.kv_dtype != Dtype::bf16)
     return "no CUDA kernel for MLA over a cache in " + std::string(core::name(op.kv_dtype)) + "; bf16 has one";
+  if (op.kind == OpKind::sparse_mla && op.shape[0] > kMostGridRows)
+    return std::to_string(op.shape[0]) + " tokens of sparse MLA; the kernel takes 65535 at most";
   if (op.shape[3] != 512 || op.shape[4] != 64)
     return "no CUDA kernel for MLA with latent " + std::to_string(op.shape[3]) + " and rope " +
            std::to_string(op.shape[4]) + "; 512 and 64 have one";
+  return std::nullopt;
+}
+
+std::optional<std::string> mla_prefill_reason(const Op& op) {
+  const int64_t qk = op.shape[4], value = op.shape[5];
+  if ((qk == 192 && value == 128) || (qk == 256 && value == 256)) return std::nullopt;
+  return "no CUDA kernel for MLA prefill with keys of " + std::to_string(qk) + " and values of " +
+         std::to_string(value) + "; 192 and 128 have one, and 256 and 256";
+}
+
+// kernels/cuda/index_score.h
+std::optional<std::string> index_reason(const Op& op) {
+  constexpr int64_t kMostContext = (int64_t{1} << 20) - 1;
+  if (!is_fp8(op.dtype))
+    return "no CUDA kernel for an indexer in " + std::string(core::name(op.dtype)) + "; fp8 has one";
+  if (op.shape[4] != 128 || op.shape[3] % 16 != 0 || op.shape[3] > 64)
+    return "no CUDA kernel for an indexer of " + std::to_string(op.shape[3]) + " heads of " +
+           std::to_string(op.shape[4]) + "; a multiple of 16 up to 64 of 128 have one";
+  if (op.shape[2] > kMostContext || op.shape[0] > kMostGridRows)
+    return "an indexer over " + std::to_string(op.shape[2]) + " tokens of " + std::to_string(op.shape[0]) +
+           " sequences; the kernels take 1048575 and 65535 at most";
+  if (op.shape[1] > op.shape[2]) return "more new tokens than the context has";
+  return std::nullopt;
+}
+
+// kernels/cuda/recurrent.h
+std::optional<std::string> recurrent_reason(const Op& op) {
+  const bool delta = op.kind == OpKind::gated_delta;
+  const int64_t heads = op.shape[delta ? 3 : 2], sharing = op.shape[delta ? 2 : 5];
+  const int64_t keys = op.shape[4], values = op.shape[delta ? 5 : 3];
+  if (heads % sharing != 0)
+    return std::to_string(heads) + " heads share " + std::to_string(sharing) + " keys: not a whole number";
+  if ((keys != 64 && keys != 128) || values % 32 != 0)
+    return "no CUDA kernel for a state of " + std::to_string(keys) + " by " + std::to_string(values) +
+           "; 64 or 128 by a multiple of 32 have one";
+  if (op.shape[0] > kMostGridRows) return std::to_string(op.shape[0]) + " sequences; the kernel takes 65535 at most";
   return std::nullopt;
 }
 
@@ -117,6 +156,15 @@ double cache_bytes(double batch, double tokens, double row_bytes, const Gpu& gpu
   return rotated(blocks * kBlock * row_bytes, gpu) + 4 * blocks;
 }
 
+double recurrent_bytes(const Op& op, const Gpu& gpu) {
+  const bool delta = op.kind == OpKind::gated_delta;
+  std::array<double, core::kMaxOpDims> s{};
+  std::copy(op.shape.begin(), op.shape.end(), s.begin());
+  const double heads = s[delta ? 3 : 2], inner = heads * s[delta ? 5 : 3], keys = 2 * s[delta ? 2 : 5] * s[4];
+  return s[0] * s[1] * (2 * inner + keys + 2 * heads) * kBf16 + rotated(s[0] * inner * s[4] * 4, gpu) +
+         8 * (s[0] + heads + 1);
+}
+
 double communication_bytes(const Op& op) {
   // NCCL's in and out; those of peer_all_reduce, and its parts.
   if (op.kind == OpKind::all_reduce) return 5 * static_cast<double>(op.shape[0]);
@@ -143,6 +191,19 @@ double operand_bytes(const Op& op, const Gpu& gpu) {
       return 2 * s[0] * s[2] * s[4] * kBf16 + cache_bytes(s[0], s[1], 2 * s[3] * s[4] * kv, gpu);
     case OpKind::mla_decode:
       return s[0] * s[2] * (2 * s[3] + s[4]) * kBf16 + cache_bytes(s[0], s[1], (s[3] + s[4]) * kBf16, gpu);
+    case OpKind::mla_prefill:
+      return s[0] * (s[1] * s[3] * (s[4] + s[5]) + (s[1] + s[2]) * (s[3] * (s[4] - kRotatedDim + s[5]) + kRotatedDim)) *
+                 kBf16 +
+             8 * (s[0] + 1);
+    case OpKind::sparse_mla:
+      return s[0] * s[2] * (2 * s[3] + s[4]) * kBf16 +
+             cache_bytes(1, kSparseSpread * s[1], (s[3] + s[4]) * kBf16, gpu) + 4 * s[0] * (s[1] + 2);
+    case OpKind::index_score:  // fp32 scores of all pairs
+      return s[0] * s[1] * (s[3] * (s[4] + 4) + 4 * s[2] + 4 * (kIndexTopK + 1)) + cache_bytes(s[0], s[2], s[4], gpu) +
+             s[0] * std::ceil(s[2] / kBlockTokens) * kBlockTokens * 4 + 8 * (s[0] + 1);
+    case OpKind::gated_delta:
+    case OpKind::mamba2:
+      return recurrent_bytes(op, gpu);
     case OpKind::elementwise:
       return s[0] * (s[1] + s[2] + 64);
     default:
@@ -170,7 +231,15 @@ std::optional<std::string> why_no_kernel(const Op& op, const Gpu& gpu) {
     case OpKind::decode_attention:
       return attention_reason(op);
     case OpKind::mla_decode:
+    case OpKind::sparse_mla:
       return mla_reason(op);
+    case OpKind::mla_prefill:
+      return mla_prefill_reason(op);
+    case OpKind::index_score:
+      return index_reason(op);
+    case OpKind::gated_delta:
+    case OpKind::mamba2:
+      return recurrent_reason(op);
     case OpKind::elementwise:
       return elementwise_reason(op);
     default:

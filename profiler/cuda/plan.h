@@ -16,6 +16,9 @@ struct Gpu {
 };
 
 inline constexpr int64_t kBlockTokens = 32;  // of a KV cache, as models::kKvBlockTokens
+inline constexpr int64_t kRotatedDim = 64;   // of a key of latent attention, in every model there is
+inline constexpr int64_t kIndexTopK = 2048;  // tokens that an indexer selects, in every model there is
+inline constexpr int64_t kSparseSpread = 4;  // tokens of a sequence to each one that sparse attention picks
 
 // Why there is no kernel for `op` on such a machine, one line; nullopt: there is.
 std::optional<std::string> why_no_kernel(const core::Op& op, const Gpu& gpu);

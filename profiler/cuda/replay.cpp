@@ -86,13 +86,18 @@ struct Replay::State {
     for (cudaGraphExec_t graph : graphs) cudaGraphExecDestroy(graph);
   }
   std::vector<Lane> lanes;
-  std::vector<cudaGraphExec_t> graphs;
+  std::vector<cudaGraphExec_t> graphs;  // none: `launch` is called
+  Launch launch;
   int64_t launches;
   Timer timer;
 };
 
-Replay::Replay(const std::vector<Lane>& lanes, const Launch& launch, int64_t launches)
+Replay::Replay(const std::vector<Lane>& lanes, const Launch& launch, int64_t launches, bool needs_host)
     : state_(std::make_unique<State>(lanes, launches)) {
+  if (needs_host) {
+    state_->launch = launch;
+    return;
+  }
   Capture capture(state_->lanes);
   for (int64_t turn = 0; turn < launches; ++turn) launch(turn);
   for (size_t i = 0; i < lanes.size(); ++i) state_->graphs.push_back(capture.next());
@@ -106,6 +111,12 @@ int64_t Replay::launches() const { return state_->launches; }
 double Replay::run() {
   // The first lane last: the others wait for it in their first exchange, so that its time has no wait for the host.
   State& s = *state_;
+  if (s.launch) {
+    s.timer.begin();
+    for (int64_t turn = 0; turn < s.launches; ++turn) s.launch(turn);
+    s.timer.end();
+    return s.timer.us() / static_cast<double>(s.launches);
+  }
   for (size_t i = s.lanes.size(); i-- > 0;) {
     const DeviceScope scope(s.lanes[i].device);
     if (i == 0) s.timer.begin();

@@ -1,5 +1,6 @@
 #pragma once
-// Many launches of an op as one CUDA graph, timed by events, so that the host's part of a launch is in no figure.
+// Many launches of an op, timed by events: as one CUDA graph, so that the host's part of a launch is in no figure, or
+// one by one where it belongs there.
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,8 +16,9 @@ using Launch = std::function<void(int64_t turn)>;
 
 class Replay {
  public:
-  // Captures `launches` of them, turns 0 on; the launch has run before. Throws core::Error when that fails.
-  Replay(const std::vector<Lane>& lanes, const Launch& launch, int64_t launches);
+  // Captures `launches` of them, turns 0 on; the launch has run before. With `needs_host` nothing is captured, and the
+  // GPU may wait for the host within what is timed. Throws core::Error when that fails.
+  Replay(const std::vector<Lane>& lanes, const Launch& launch, int64_t launches, bool needs_host = false);
   ~Replay();
   Replay(Replay&&) noexcept;
   Replay& operator=(Replay&&) = delete;

@@ -4,15 +4,17 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <exception>
 
 #include "core/error.h"
 #include "kernels/cuda/block_copy.h"
+#include "kernels/cuda/collective.h"
 #include "runtime/cuda/cuda_kernels.h"
 #include "runtime/cuda/graph_cache.h"
-#include "runtime/cuda/rank_group.h"
+#include "runtime/cuda/stream_owner.h"
 #include "runtime/logprobs.h"
 
 namespace drydock::runtime::cuda {
@@ -37,18 +39,6 @@ int usable_device(int device) {
   check(cudaSetDevice(device), "choosing the GPU");
   return device;
 }
-
-class StreamOwner {
- public:
-  StreamOwner() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream"); }
-  ~StreamOwner() { cudaStreamDestroy(stream_); }
-  StreamOwner(const StreamOwner&) = delete;
-  StreamOwner& operator=(const StreamOwner&) = delete;
-  cudaStream_t get() const { return stream_; }
-
- private:
-  cudaStream_t stream_ = nullptr;
-};
 
 class DeviceWeights : public WeightMemory {
  public:
@@ -75,12 +65,10 @@ class CudaEngine : public Engine {
       throw core::Error("engine: GPUs compute in bf16, not " + std::string(core::name(options.dtype)));
     if (options.kv_blocks <= 0 || options.kv_blocks >= INT32_MAX)
       throw core::Error("engine: kv_blocks has to be above 0");
-    if (options.ranks > 1)
-      group_ = std::make_unique<RankGroup>(options.rank, options.ranks, options.id_file, stream_.get());
-    kernels_ = std::make_unique<CudaKernels>(stream_.get(), group_ ? &group_->communicator() : nullptr);
     const ModelConfig whole = read_model_config(model_dir);
-    const WeightShare share{options.rank, options.ranks};
+    const WeightShare share{options.share.rank, options.share.ranks};
     model_.config = share_of(whole, share);
+    model_.draws = share.rank == 0;
     model_.dtype = core::Dtype::bf16;
     model_.block_tokens = options.block_tokens;
     const auto source =
@@ -89,28 +77,43 @@ class CudaEngine : public Engine {
     model_.weights = load_weights(whole, share, core::Dtype::bf16, *source, weights_, threads);
     weights_.loaded();
     lay_out_cache();
+    const std::string id = options.share.meet ? options.share.meet() : std::string();
+    if (share.ranks > 1) group_ = std::make_unique<kernels::cuda::Communicator>(id, share.rank, share.ranks);
+    kernels_ = std::make_unique<CudaKernels>(stream_.get(), group_.get());
   }
 
-  ~CudaEngine() override {
-    try {
-      if (group_ && group_->leads()) group_->send({.extents = {}, .last = 1}, nullptr);
-      cudaStreamSynchronize(stream_.get());
-    } catch (const std::exception&) {
-      // The device is lost; the others learn it from NCCL.
-    }
+  ~CudaEngine() override { cudaStreamSynchronize(stream_.get()); }
+
+  void abort() noexcept override {
+    if (group_) group_->abort();
   }
 
   int64_t vocabulary() const override { return model_.config.vocabulary; }
 
   void step(std::span<const RankWork> ranks, StepResult& result) override {
+    launch(ranks);
+    wait(result);
+  }
+
+  bool overlaps() const override { return true; }
+
+  void launch(std::span<const RankWork> ranks) override {
     check(cudaSetDevice(device_), "choosing the GPU");
-    const auto begin = std::chrono::steady_clock::now();
-    result.tokens.clear();
-    if (group_ && !group_->leads())
-      follow();
-    else
-      lead(ranks, result);
-    result.us = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
+    Part& part = parts_[launched_ % parts_.size()];
+    part.began = std::chrono::steady_clock::now();
+    enqueue(ranks, part);
+    check(cudaEventRecord(part.drawn_here.get(), stream_.get()), "a step");
+    ++launched_;
+  }
+
+  void wait(StepResult& result) override {
+    check(cudaSetDevice(device_), "choosing the GPU");
+    const Part& part = parts_[waited_++ % parts_.size()];
+    check(cudaEventSynchronize(part.drawn_here.get()), "a step");
+    tell(part, result);
+    const auto now = std::chrono::steady_clock::now();
+    result.us = std::chrono::duration<double, std::micro>(now - std::max(part.began, ended_)).count();
+    ended_ = now;
   }
 
   size_t kv_block_bytes() const override { return piece_bytes_ * pools_; }
@@ -147,104 +150,141 @@ class CudaEngine : public Engine {
       model_.cache.push_back({cache_.data() + 2 * i * pool, cache_.data() + (2 * i + 1) * pool});
   }
 
-  // ---- a step of rank 0 -------------------------------------------------------------------------------------------
+  // ---- a step -----------------------------------------------------------------------------------------------------
 
-  void lead(std::span<const RankWork> ranks, StepResult& result) {
+  // What is to be launched: padded: extents are padded_extents.
+  struct Launch {
+    StepExtents extents;
+    bool padded = false;
+  };
+
+  // What of a step is on the host until its result is told.
+  struct Part {
+    PinnedBuffer arrays, drawn, logits;  // logits: rows of outputs that ask for log-probabilities
+    std::vector<int32_t> logprobs;       // Sampling's, of each output that is told
+    EventOwner drawn_here;
+    std::chrono::steady_clock::time_point began;
+  };
+
+  void enqueue(std::span<const RankWork> ranks, Part& part) {
     if (ranks.size() != 1) throw core::Error("engine: a CUDA engine has one rank of attention");
     const StepExtents exact =
         extents_of(ranks[0], vocabulary(), kv_blocks_, model_.block_tokens, model_.config.longest);
+    if (exact.followed > launched_outputs_)
+      throw core::Error("engine: a sequence follows an output that the step before does not have");
+    launched_outputs_ = exact.outputs;
+    part.logprobs.clear();
     if (exact.tokens() == 0) return;
     const bool decodes = exact.chunks == 0 && exact.outputs == exact.singles;
-    StepHeader header{.extents = decodes ? padded_extents(exact, model_.block_tokens) : exact, .padded = decodes};
+    const Launch step{decodes ? padded_extents(exact, model_.block_tokens) : exact, decodes};
     size_t array_bytes = 0;
-    StepArrays::at(nullptr, header.extents, array_bytes);
-    header.array_bytes = static_cast<int64_t>(array_bytes);
-    make_room(header);
-    fill_step(ranks[0], header.extents, static_cast<int32_t>(kv_blocks_),
-              StepArrays::at(host_arrays_.data(), header.extents, array_bytes));
-    check(cudaMemcpyAsync(arrays_.data(), host_arrays_.data(), array_bytes, cudaMemcpyHostToDevice, stream_.get()),
+    StepArrays::at(nullptr, step.extents, array_bytes);
+    make_room(step, array_bytes);
+    grow(part.arrays, array_bytes);
+    fill_step(ranks[0], step.extents, static_cast<int32_t>(kv_blocks_),
+              StepArrays::at(part.arrays.data(), step.extents, array_bytes));
+    check(cudaMemcpyAsync(arrays_.data(), part.arrays.data(), array_bytes, cudaMemcpyHostToDevice, stream_.get()),
           "copying to the GPU");
-    if (group_) group_->send(header, arrays_.data());
-    launch(header);
-    tell(ranks[0], header.extents, result);
+    start(step);
+    if (model_.draws) fetch(ranks[0], step, part);
   }
 
-  void follow() {
-    const StepHeader header = group_->receive_header();
-    if (header.last != 0) throw core::Error("engine: rank 0 has ended");
-    make_room(header);
-    group_->receive_arrays(arrays_.data(), header.array_bytes);
-    launch(header);
-    check(cudaStreamSynchronize(stream_.get()), "a step");
+  template <typename Memory>
+  static void grow(Memory& memory, size_t bytes) {  // what was there is lost
+    if (memory.size() >= bytes) return;
+    memory = {};
+    memory = Memory(bytes + bytes / 2);
   }
 
-  // Grows what the step needs, which is idle then; graphs hold pointers to it.
-  void make_room(const StepHeader& header) {
-    const auto array_bytes = static_cast<size_t>(header.array_bytes);
+  // Grows what the step needs; graphs hold pointers to it, and a step that is under way uses it.
+  void make_room(const Launch& step, size_t array_bytes) {
+    const size_t drawn_bytes = static_cast<size_t>(step.extents.outputs) * sizeof(int32_t);
     size_t activation_bytes = 0;
-    Activations::at(nullptr, model_.config, model_.dtype, header.extents.tokens(), header.extents.outputs,
+    Activations::at(nullptr, model_.config, model_.dtype, step.extents.tokens(), step.extents.outputs,
                     activation_bytes);
-    bool moved = false;
-    const auto grow = [&](auto& buffer, size_t bytes) {
-      if (buffer.size() >= bytes) return;
-      buffer = {};
-      buffer = std::remove_reference_t<decltype(buffer)>(bytes + bytes / 2);
-      moved = true;
-    };
-    grow(host_arrays_, array_bytes);
-    grow(arrays_, array_bytes);
-    grow(activations_, activation_bytes);
-    grow(host_drawn_, static_cast<size_t>(header.extents.outputs) * sizeof(int32_t));
-    if (moved) graphs_.clear();
-    if (header.padded != 0 && graphs_.knows(header.extents)) return;  // its kernels have what they need
+    if (arrays_.size() < array_bytes || activations_.size() < activation_bytes || drawn_.size() < drawn_bytes) {
+      check(cudaStreamSynchronize(stream_.get()), "a step");
+      grow(arrays_, array_bytes);
+      grow(activations_, activation_bytes);
+      keep_drawn(drawn_bytes);
+      graphs_.clear();
+    }
+    if (step.padded && graphs_.knows(step.extents)) return;  // its kernels have what they need
     kernels_->begin_measuring();
-    enqueue(header);
+    compute(step);
     if (kernels_->reserve()) graphs_.clear();
   }
 
-  void launch(const StepHeader& header) {
-    if (header.padded != 0)
-      graphs_.run(header.extents, [&] { enqueue(header); });
+  // The next step may follow what is drawn.
+  void keep_drawn(size_t bytes) {
+    if (drawn_.size() >= bytes) return;
+    DeviceBuffer larger(bytes + bytes / 2);
+    if (drawn_.size() > 0)
+      check(cudaMemcpy(larger.data(), drawn_.data(), drawn_.size(), cudaMemcpyDeviceToDevice), "copying draws");
+    std::swap(drawn_, larger);
+  }
+
+  void start(const Launch& step) {
+    if (step.padded)
+      graphs_.run(step.extents, [&] { compute(step); });
     else
-      enqueue(header);
+      compute(step);
   }
 
-  void enqueue(const StepHeader& header) {
+  void compute(const Launch& step) {
     size_t bytes = 0;
-    const StepArrays arrays = StepArrays::at(arrays_.data(), header.extents, bytes);
-    forward(model_, header.extents, arrays, activations_of(header.extents), *kernels_);
+    const StepArrays arrays = StepArrays::at(arrays_.data(), step.extents, bytes);
+    forward(model_, step.extents, arrays, activations_of(step), *kernels_);
   }
 
-  Activations activations_of(const StepExtents& extents) const {
+  // Draws have a place that is the same in every step, where the next one takes them from; a graph does so always, as
+  // it serves steps that follow and steps that do not.
+  Activations activations_of(const Launch& step) const {
+    const StepExtents& extents = step.extents;
     size_t bytes = 0;
-    return Activations::at(activations_.data(), model_.config, model_.dtype, extents.tokens(), extents.outputs, bytes);
+    Activations a =
+        Activations::at(activations_.data(), model_.config, model_.dtype, extents.tokens(), extents.outputs, bytes);
+    a.drawn = reinterpret_cast<int32_t*>(drawn_.data());
+    if (step.padded || extents.followed > 0) a.before = a.drawn;
+    a.drawn_before = static_cast<int64_t>(drawn_.size() / sizeof(int32_t));
+    return a;
   }
 
-  void tell(const RankWork& work, const StepExtents& extents, StepResult& result) {
-    const Activations activations = activations_of(extents);
-    const auto outputs = static_cast<size_t>(extents.outputs);
-    if (outputs > 0)
-      check(cudaMemcpyAsync(host_drawn_.data(), activations.drawn, outputs * sizeof(int32_t), cudaMemcpyDeviceToHost,
-                            stream_.get()),
-            "copying from the GPU");
-    check(cudaStreamSynchronize(stream_.get()), "a step");
-    const auto* drawn = reinterpret_cast<const int32_t*>(host_drawn_.data());
-    const auto* logits = static_cast<const float*>(activations.logits.data);
-    int64_t output = 0;
+  // Enqueues the copies of what is told of the step. Logits leave the GPU only for answers that ask for
+  // log-probabilities.
+  void fetch(const RankWork& work, const Launch& step, Part& part) {
     for_each_sequence(work, [&](const SequenceWork& s) {
-      const int32_t alternatives = s.sampling != nullptr ? s.sampling->logprobs : -1;
-      for (int64_t i = 0; i < s.outputs; ++i, ++output)
-        result.tokens.push_back(told(drawn[output], logits + output * vocabulary(), alternatives));
+      part.logprobs.insert(part.logprobs.end(), static_cast<size_t>(s.outputs),
+                           s.sampling != nullptr ? s.sampling->logprobs : -1);
     });
+    const size_t row_bytes = static_cast<size_t>(vocabulary()) * sizeof(float);
+    const auto rows = std::count_if(part.logprobs.begin(), part.logprobs.end(), [](int32_t n) { return n >= 0; });
+    grow(part.drawn, part.logprobs.size() * sizeof(int32_t));
+    grow(part.logits, static_cast<size_t>(rows) * row_bytes);
+    const auto copy = [&](std::byte* to, const void* from, size_t bytes) {
+      if (bytes == 0) return;
+      check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()), "copying from the GPU");
+    };
+    copy(part.drawn.data(), drawn_.data(), part.logprobs.size() * sizeof(int32_t));
+    const Activations activations = activations_of(step);
+    const auto* logits = static_cast<const std::byte*>(activations.logits.data);
+    size_t row = 0;
+    for (size_t output = 0; output < part.logprobs.size(); ++output)
+      if (part.logprobs[output] >= 0)
+        copy(part.logits.data() + row++ * row_bytes, logits + output * row_bytes, row_bytes);
   }
 
-  // Logits leave the GPU only for answers that ask for log-probabilities.
-  GeneratedToken told(Token token, const float* device_logits, int32_t alternatives) {
-    if (alternatives < 0) return {token, 0, {}};
-    host_logits_.resize(static_cast<size_t>(vocabulary()));
-    check(cudaMemcpy(host_logits_.data(), device_logits, host_logits_.size() * sizeof(float), cudaMemcpyDeviceToHost),
-          "copying logits");
-    return with_logprobs(token, host_logits_.data(), vocabulary(), alternatives);
+  void tell(const Part& part, StepResult& result) const {
+    result.tokens.clear();
+    const auto* drawn = reinterpret_cast<const int32_t*>(part.drawn.data());
+    const auto* logits = reinterpret_cast<const float*>(part.logits.data());
+    int64_t row = 0;
+    for (size_t output = 0; output < part.logprobs.size(); ++output) {
+      const int32_t alternatives = part.logprobs[output];
+      result.tokens.push_back(
+          alternatives < 0 ? GeneratedToken{drawn[output], 0, {}}
+                           : with_logprobs(drawn[output], logits + row++ * vocabulary(), vocabulary(), alternatives));
+    }
   }
 
   // ---- KV blocks --------------------------------------------------------------------------------------------------
@@ -278,12 +318,14 @@ class CudaEngine : public Engine {
   int64_t kv_blocks_;
   StreamOwner stream_;
   DeviceWeights weights_;
-  DeviceBuffer cache_, arrays_, activations_;
-  PinnedBuffer host_arrays_, host_drawn_;
-  std::vector<float> host_logits_;
+  DeviceBuffer cache_, arrays_, activations_, drawn_;
+  std::array<Part, 2> parts_;  // by the number of the step
+  uint64_t launched_ = 0, waited_ = 0;
+  int64_t launched_outputs_ = 0;  // of the step launched last
+  std::chrono::steady_clock::time_point ended_;
   size_t piece_bytes_ = 0, pools_ = 0;
   DeviceModel model_;
-  std::unique_ptr<RankGroup> group_;
+  std::unique_ptr<kernels::cuda::Communicator> group_;
   std::unique_ptr<CudaKernels> kernels_;
   GraphCache graphs_;
 };
@@ -305,6 +347,19 @@ extern "C" __attribute__((visibility("default"))) bool drydock_check_gpu(int dev
     drydock::runtime::cuda::tell_error(failure.what(), error, error_bytes);
   }
   return false;
+}
+
+extern "C" __attribute__((visibility("default"))) int drydock_new_group(char* id, size_t id_bytes, char* error,
+                                                                        size_t error_bytes) {
+  try {
+    const std::string made = drydock::kernels::cuda::Communicator::new_id();
+    if (made.size() > id_bytes) throw drydock::core::Error("an id of a group is longer than was thought");
+    std::memcpy(id, made.data(), made.size());
+    return static_cast<int>(made.size());
+  } catch (const std::exception& failure) {
+    drydock::runtime::cuda::tell_error(failure.what(), error, error_bytes);
+  }
+  return -1;
 }
 
 extern "C" __attribute__((visibility("default"))) drydock::runtime::Engine* drydock_open_engine(

@@ -9,6 +9,7 @@
 #include "kernels/cuda/sampling.h"
 #include "kernels/cuda/small_gemm.h"
 #include "kernels/cuda/small_ops.h"
+#include "kernels/cuda/take_drawn.h"
 
 namespace drydock::runtime::cuda {
 namespace {
@@ -21,7 +22,8 @@ static_assert(kCounterBytes % 256 == 0, "what follows the counters is aligned to
 // `counter_bytes` of zeros, then `bytes`.
 bool grow(DeviceBuffer& memory, size_t bytes, size_t counter_bytes, device::Stream stream) {
   if (memory.size() > 0 && memory.size() >= counter_bytes + bytes) return false;
-  memory = DeviceBuffer();  // frees first
+  check(cudaStreamSynchronize(stream), "a step");  // one that is under way uses it
+  memory = DeviceBuffer();                         // frees first
   memory = DeviceBuffer(counter_bytes + bytes);
   check(cudaMemsetAsync(memory.data(), 0, counter_bytes, stream), "zeroing counters");
   return true;
@@ -41,6 +43,7 @@ bool CudaKernels::reserve() {
   bool changed = grow(attention_, std::max(needed_.attention_bytes, kCounted) - kCounted, kCounted, stream_);
   changed |= grow(gemm_, needed_.gemm_bytes, kCounterBytes, stream_);
   changed |= grow(permute_, needed_.permute_bytes, kCounterBytes, stream_);
+  if (needed_.gather_bytes > 0) changed |= grow(gather_, needed_.gather_bytes, 0, stream_);
   return changed;
 }
 
@@ -103,9 +106,28 @@ void CudaKernels::embed(const kernels::Embed& op) {
 void CudaKernels::sample(const kernels::Sample& op) {
   if (!measuring_) device::sample(op, stream_);
 }
+void CudaKernels::take_drawn(const kernels::TakeDrawn& op) {
+  if (!measuring_) device::take_drawn(op, stream_);
+}
 void CudaKernels::all_reduce(const kernels::Matrix& matrix) {
   if (!measuring_ && group_ != nullptr)
     group_->all_reduce(matrix.data, matrix.data, matrix.rows * matrix.cols, matrix.dtype, stream_);
+}
+
+// NCCL puts one rank's rows below the other's; columns beside each other are what is wanted, the same only for one row.
+void CudaKernels::all_gather(const kernels::Matrix& own, const kernels::Matrix& whole) {
+  const auto ranks = static_cast<size_t>(whole.cols / own.cols), rows = static_cast<size_t>(own.rows);
+  const size_t part = static_cast<size_t>(own.cols) * (own.dtype == core::Dtype::fp32 ? 4 : 2);
+  if (measuring_) {
+    if (rows > 1) needed_.gather_bytes = std::max(needed_.gather_bytes, ranks * rows * part);
+    return;
+  }
+  void* const below = rows > 1 ? gather_.data() : whole.data;
+  group_->all_gather(own.data, below, own.rows * own.cols, own.dtype, stream_);
+  for (size_t r = 0; rows > 1 && r < ranks; ++r)
+    check(cudaMemcpy2DAsync(static_cast<std::byte*>(whole.data) + r * part, ranks * part,
+                            gather_.data() + r * rows * part, part, part, rows, cudaMemcpyDeviceToDevice, stream_),
+          "gathering the ranks' parts");
 }
 
 }  // namespace drydock::runtime::cuda

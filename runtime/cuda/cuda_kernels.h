@@ -13,7 +13,7 @@ namespace drydock::runtime::cuda {
 
 // What the kernels need besides their operands. Kernels of one stream share it, one after another.
 struct KernelWorkspaces {
-  size_t attention_bytes = 0, gemm_bytes = 0, permute_bytes = 0;
+  size_t attention_bytes = 0, gemm_bytes = 0, permute_bytes = 0, gather_bytes = 0;
 };
 
 class CudaKernels : public KernelSet {
@@ -21,8 +21,8 @@ class CudaKernels : public KernelSet {
   // `group`: of a tensor-parallel rank; null: one rank.
   CudaKernels(kernels::cuda::Stream stream, kernels::cuda::Communicator* group) : stream_(stream), group_(group) {}
 
-  // Calls are measured instead of launched, until reserve() makes the memory that they all need; the stream has to be
-  // idle. True: pointers have changed, so that graphs captured before are of no use.
+  // Calls are measured instead of launched, until reserve() makes the memory that they all need. True: pointers have
+  // changed, so that graphs captured before are of no use; the stream is idle then.
   void begin_measuring();
   bool reserve();
 
@@ -39,7 +39,9 @@ class CudaKernels : public KernelSet {
   void rope_append(const kernels::RopeAppend& op) override;
   void embed(const kernels::Embed& op) override;
   void sample(const kernels::Sample& op) override;
+  void take_drawn(const kernels::TakeDrawn& op) override;
   void all_reduce(const kernels::Matrix& matrix) override;
+  void all_gather(const kernels::Matrix& own, const kernels::Matrix& whole) override;
 
  private:
   kernels::cuda::Workspace workspace(const DeviceBuffer& memory) const;
@@ -50,6 +52,7 @@ class CudaKernels : public KernelSet {
   bool measuring_ = false;
   KernelWorkspaces needed_;
   DeviceBuffer attention_, gemm_, permute_;  // each begins with the counters of its kind
+  DeviceBuffer gather_;
 };
 
 }  // namespace drydock::runtime::cuda

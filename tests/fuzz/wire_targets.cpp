@@ -49,7 +49,20 @@ void wire(std::string_view input) {
 }
 
 void serve_config(std::string_view input) {
-  refusable([&] { runtime::parse_serve_config(input, "runtime.json"); });
+  refusable([&] {
+    const runtime::ServeConfig config = runtime::parse_serve_config(input, "runtime.json");
+    expect(config.plan.pools.size() == (config.plan.mode == models::Mode::agg ? 1 : 2), "a mode has its pools");
+    for (const models::Pool& pool : config.plan.pools) {
+      expect(pool.replicas >= 1 && pool.replicas <= 1 << 16, "pools have workers");
+      expect(pool.parallelism.gpus() >= 1 && pool.gpus() >= pool.replicas && pool.gpus() <= 1 << 16, "of some GPUs");
+      expect(pool.max_batch >= 1 && pool.max_tokens >= 1 && pool.kv_blocks >= 0, "limits are limits");
+    }
+    expect(config.engine == "emulated" || config.engine == "cpu" || config.engine == "cuda", "the engine is known");
+    expect(!config.secret_env.empty() && config.secret_env.size() <= 64, "a variable's name is bounded");
+    for (const unsigned char c : config.secret_env)
+      expect((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_',
+             "and of letters, digits and underscores");
+  });
 }
 
 }  // namespace drydock::fuzz

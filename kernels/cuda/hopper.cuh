@@ -1,7 +1,7 @@
 #pragma once
-// Instructions that only sm_90a has, as attention uses them: barriers in shared memory that count bytes, tensor copies
-// (TMA) and products of a warpgroup (wgmma). PTX ISA 8.0, sections 9.7.12.15 (mbarrier), 9.7.8.24 (cp.async.bulk) and
-// 9.7.14 (wgmma). To be included where DRYDOCK_SM90A is 1.
+// Instructions that only sm_90a has, as attention and grouped products use them: barriers in shared memory that count
+// bytes, tensor copies (TMA) and products of a warpgroup (wgmma). PTX ISA 8.0, sections 9.7.12.15 (mbarrier), 9.7.8.24
+// (cp.async.bulk) and 9.7.14 (wgmma). To be included where DRYDOCK_SM90A is 1.
 #include <cstdint>
 
 #include "kernels/cuda/simt.h"
@@ -52,6 +52,15 @@ __device__ __forceinline__ void copy_box(uint32_t to, const void* map, uint32_t 
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
       "[%5];" ::"r"(to),
       "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier)
+      : "memory");
+}
+
+// Of two extents.
+__device__ __forceinline__ void copy_box(uint32_t to, const void* map, uint32_t barrier, int x, int y) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+      "[%4];" ::"r"(to),
+      "l"(map), "r"(x), "r"(y), "r"(barrier)
       : "memory");
 }
 
@@ -117,6 +126,18 @@ __device__ __forceinline__ void hold(float (&sums)[kTiles][4]) {
   }
 DRYDOCK_SHARED_PRODUCT("64", 8, DRYDOCK_NAMES_32, DRYDOCK_SUMS_8(sums, 0), "%32", "%33", "%34")
 DRYDOCK_SHARED_PRODUCT("128", 16, DRYDOCK_NAMES_64, DRYDOCK_SUMS_16(sums, 0), "%64", "%65", "%66")
+DRYDOCK_SHARED_PRODUCT("256", 32, DRYDOCK_NAMES_128, DRYDOCK_SUMS_32(sums, 0), "%128", "%129", "%130")
+
+// sums (64, 8 kTiles) = or += a (64, 32) b (32, 8 kTiles) in e4m3; as multiply_shared else.
+#define DRYDOCK_FP8_PRODUCT(columns, tiles, names, sums_list, a_name, b_name, add_name)                           \
+  __device__ __forceinline__ void multiply_shared_fp8(float(&sums)[tiles][4], uint64_t a, uint64_t b, bool add) { \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_name ", 0;\nwgmma.mma_async.sync.aligned.m64n" columns   \
+                 "k32.f32.e4m3.e4m3 {" names "}, " a_name ", " b_name ", p, 1, 1;\n}\n"                           \
+                 : sums_list                                                                                      \
+                 : "l"(a), "l"(b), "r"(static_cast<int>(add)));                                                   \
+  }
+DRYDOCK_FP8_PRODUCT("128", 16, DRYDOCK_NAMES_64, DRYDOCK_SUMS_16(sums, 0), "%64", "%65", "%66")
+DRYDOCK_FP8_PRODUCT("256", 32, DRYDOCK_NAMES_128, DRYDOCK_SUMS_32(sums, 0), "%128", "%129", "%130")
 
 // As before with a in registers, an A fragment a warp, and b in rows of n.
 #define DRYDOCK_REGISTER_PRODUCT(columns, tiles, names, sums_list, a_names, b_name)                                  \
@@ -131,6 +152,7 @@ DRYDOCK_REGISTER_PRODUCT("128", 16, DRYDOCK_NAMES_64, DRYDOCK_SUMS_16(sums, 0), 
 DRYDOCK_REGISTER_PRODUCT("256", 32, DRYDOCK_NAMES_128, DRYDOCK_SUMS_32(sums, 0), "%128, %129, %130, %131", "%132")
 
 #undef DRYDOCK_SHARED_PRODUCT
+#undef DRYDOCK_FP8_PRODUCT
 #undef DRYDOCK_REGISTER_PRODUCT
 #undef DRYDOCK_NAMES_128
 #undef DRYDOCK_NAMES_64
