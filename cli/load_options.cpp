@@ -210,6 +210,7 @@ void make_closed(AskedLoad& out, const LoadOptions& o, const models::Workload& w
   closed.concurrency = std::llround(std::max(1.0, *w.concurrency));
   closed.prompts = extent.requests.value_or(kMostRequests);
   closed.warmup = 0;
+  closed.connections = w.connections;
   closed.lengths = lengths_for(o, w);
   closed.uniform_gap = true;
   closed.prefix = {w.prefix_hit, w.prefix_hit > 0 ? models::kKvBlockTokens : 0};

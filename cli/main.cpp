@@ -56,26 +56,16 @@ struct Command {
   void (*add)(CLI::App&, cli::Context&);
 };
 constexpr Command kCommands[] = {
-    {"recommend", cli::add_recommend},
-    {"size", cli::add_size},
-    {"estimate", cli::add_estimate},
-    {"simulate", cli::add_simulate},
-    {"serve", cli::add_serve},
-    {"rank", cli::add_rank},
-    {"compare", cli::add_compare},
-    {"validate", cli::add_validate},
-    {"calibrate", cli::add_calibrate},
-    {"experts", cli::add_experts},
-    {"models", cli::add_models},
-    {"systems", cli::add_systems},
-    {"support", cli::add_support},
-    {"db", cli::add_db},
-    {"profile", cli::add_profile},
-    {"bench", cli::add_bench},
-    {"generate", cli::add_generate},
-    {"fleet", cli::add_fleet},
-    {"sweep", cli::add_sweep},
-    {"plot", cli::add_plot},
+    {"recommend", cli::add_recommend}, {"size", cli::add_size},
+    {"estimate", cli::add_estimate},   {"simulate", cli::add_simulate},
+    {"serve", cli::add_serve},         {"rank", cli::add_rank},
+    {"compare", cli::add_compare},     {"validate", cli::add_validate},
+    {"calibrate", cli::add_calibrate}, {"experts", cli::add_experts},
+    {"models", cli::add_models},       {"systems", cli::add_systems},
+    {"support", cli::add_support},     {"db", cli::add_db},
+    {"profile", cli::add_profile},     {"bench", cli::add_bench},
+    {"generate", cli::add_generate},   {"fleet", cli::add_fleet},
+    {"sweep", cli::add_sweep},         {"plot", cli::add_plot},
 };
 
 // All of them, unless the first argument names one: options of the others cost more than some commands take.

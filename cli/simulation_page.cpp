@@ -186,8 +186,7 @@ Json stage_json(const Stage& stage, const Summary& s) {
               {"seed", stage.seed},
               {"slo", slo_json(stage.plan.slo)}};
   out.update(simulator::summary_json(s));
-  if (stage.load.precision > 0)
-    out["until"] = {{"precision", stage.load.precision}, {"reached", s.precise}};
+  if (stage.load.precision > 0) out["until"] = {{"precision", stage.load.precision}, {"reached", s.precise}};
   if (stage.targets.any()) {
     const auto& t = stage.targets;
     const bool met = s.ttft_judged_ms <= t.ttft_ms.value_or(INFINITY) &&

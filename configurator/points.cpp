@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 
 #include "configurator/parallel.h"
 #include "configurator/predict.h"
@@ -149,6 +150,12 @@ bool is_inference_x(const models::Workload& w) {
 // Lengths in round decimal numbers, as AIPerf (genai-perf) runs have them.
 bool is_decimal(const models::Workload& w) { return w.isl % 100 == 0 && w.osl % 50 == 0; }
 
+// Or unnamed.
+bool is_before_0_12(std::string_view vllm_version) {
+  return vllm_version.empty() ||
+         (vllm_version.starts_with("0.") && std::atoi(std::string(vllm_version.substr(2)).c_str()) < 12);
+}
+
 // How the client that measured the row behaved, which the columns don't say; given columns stand.
 void set_client(models::Plan& plan, const Row& row, Readings& readings) {
   models::Workload& w = plan.workload;
@@ -174,6 +181,11 @@ void set_client(models::Plan& plan, const Row& row, Readings& readings) {
   w.burst = true;
   w.prefix_hit = row.number("prefix_hit", std::min(hit, 0.99), 0, 0.99);
   w.stream_interval = row.integer("stream_interval", 1, 1, 1 << 20);
+  constexpr int64_t kConnections = 100;  // aiohttp's TCPConnector, unless told otherwise
+  const bool few =
+      vllm && is_inference_x(w) && w.concurrency.value_or(1) > kConnections && is_before_0_12(plan.backend_version);
+  if (few) readings.insert("connections_of_100");
+  w.connections = row.integer("connections", few ? kConnections : 0, 0, kMostTokens);
 }
 
 // TensorRT-LLM before 1.1 ran Qwen's published FP8 checkpoints, whose weights are scaled in blocks, with an fp8 KV

@@ -19,15 +19,16 @@ namespace drydock::configurator {
 // sizes that no engine can run are read as what their writer must have meant. Optional columns: stream_interval (tokens
 // the server gathers before it sends them), length_spread (the client draws lengths from [1 - spread, 1] of the nominal
 // ones), prefix_hit (share of the prompt in the prefix cache), max_num_tokens (token budget of a step), max_batch
-// (sequences of an aggregated attention-DP rank), kv_precision. Throws core::Error naming line and column.
+// (sequences of an aggregated attention-DP rank), connections (of the client), kv_precision. Throws core::Error naming
+// line and column.
 //
 // What the columns leave open is read by fixed rules; `readings` gets the names of those that this row needed:
 // square_of_gpus (moe_tp = ep = X, or tp = attention_dp = X and ep = X x X, count the same X GPUs twice), smaller_tp,
 // whole_experts (attention DP = moe_tp = X), several_instances (a concurrency of several batches),
 // lengths_from_80_percent (InferenceX, and AIPerf against vLLM), drift_of_14_tokens (other lengths against vLLM;
 // against the others they are equal), repeated_prompts (100 prompts sent again and again against vLLM's prefix cache),
-// old_block_fp8 (Qwen's FP8 checkpoints on TensorRT-LLM 1.0), and those of recipes.h. docs/accuracy.md says what each
-// is worth.
+// old_block_fp8 (Qwen's FP8 checkpoints on TensorRT-LLM 1.0), connections_of_100 (vLLM before 0.12 with more in
+// flight), and those of recipes.h. docs/accuracy.md says what each is worth.
 using Readings = std::set<std::string>;
 models::Plan plan_of(const core::Csv& points, size_t row, Resources& resources, Readings* readings = nullptr);
 

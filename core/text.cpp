@@ -35,7 +35,8 @@ std::string nearest(std::string_view text, const std::vector<std::string>& names
   size_t best = std::max<size_t>(2, wanted.size() / 3) + 1;  // farther than that is no suggestion
   std::string found;
   for (const std::string& candidate : names)
-    if (wanted.size() >= 3 && lower_case(candidate).starts_with(wanted)) return candidate;  // cut short rather than mistyped
+    if (wanted.size() >= 3 && lower_case(candidate).starts_with(wanted))
+      return candidate;  // cut short rather than mistyped
   for (const std::string& candidate : names)
     if (const size_t distance = edit_distance(wanted, lower_case(candidate)); distance < best) {
       best = distance;

@@ -21,7 +21,8 @@ namespace drydock::generators {
 
 std::span<const Target> targets() {
   static const std::array kAll = {
-      kDrydock, kVllm, kSglang, kTrtllm, kDynamo, kTriton, kKserve, kLlmd, kKubernetes, kSlurm, kGrafana, kAlerts, kBench,
+      kDrydock, kVllm,       kSglang, kTrtllm,  kDynamo, kTriton, kKserve,
+      kLlmd,    kKubernetes, kSlurm,  kGrafana, kAlerts, kBench,
   };
   return kAll;
 }

@@ -110,8 +110,8 @@ Reason stage_reason(const Parallelism& p, int gpus_per_node) {
 
 // TensorRT-LLM: with enable_attention_dp every GPU of the group holds attention whole (docs/source/features/
 // parallel-strategy.md). vLLM: --enable-expert-parallel spreads experts over all tensor x data parallel ranks
-// (docs/serving/expert_parallel_deployment.md). SGLang cuts attention by tp / dp and has --ep-size. The bundled runtime:
-// runtime/ranked_engine.h.
+// (docs/serving/expert_parallel_deployment.md). SGLang cuts attention by tp / dp and has --ep-size. The bundled
+// runtime: runtime/ranked_engine.h.
 std::optional<std::string> why_not_on(Backend backend, const Parallelism& p, int gpus_per_node) {
   if (backend == Backend::trtllm && p.attention_dp > 1 && p.tp > 1)
     return "attention_dp " + std::to_string(p.attention_dp) + " with tp " + std::to_string(p.tp) +

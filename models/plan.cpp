@@ -124,12 +124,14 @@ Json workload_json(const Workload& w) {
                {"prefix_hit", w.prefix_hit}};
   put(json, "rate", w.rate);
   put(json, "concurrency", w.concurrency);
+  if (w.connections > 0) json["connections"] = w.connections;
   if (w.burst) json["burst"] = true;
   return json;
 }
 
 Workload parse_workload(const Fields& f) {
-  f.only({"isl", "osl", "shortest", "longest", "stream_interval", "prefix_hit", "rate", "concurrency", "burst"});
+  f.only({"isl", "osl", "shortest", "longest", "stream_interval", "prefix_hit", "rate", "concurrency", "connections",
+          "burst"});
   Workload w;
   w.isl = f.integer("isl", 1, kMostTokens);
   w.osl = f.integer("osl", 1, kMostTokens);
@@ -139,6 +141,7 @@ Workload parse_workload(const Fields& f) {
   w.prefix_hit = f.number_or("prefix_hit", 0, 0, 0.999999);
   w.rate = f.optional_number("rate", 1e-6, 1e9);
   w.concurrency = f.optional_number("concurrency", 1e-6, 1e9);
+  w.connections = f.integer_or("connections", 0, 0, kMostTokens);
   w.burst = f.boolean_or("burst", false);
   if (w.rate && w.concurrency) throw f.error("rate", "give rate or concurrency, not both");
   return w;

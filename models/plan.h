@@ -87,6 +87,9 @@ struct Workload {
   double prefix_hit = 0;              // share of the prompt found in the prefix cache, [0, 1)
   std::optional<double> rate;         // requests/s, Poisson
   std::optional<double> concurrency;  // requests in flight, closed loop
+  // Of the client: who has none waits for one while its TTFT runs, as with aiohttp, which opens 100. 0: as many as
+  // asked.
+  int64_t connections = 0;
   // A closed loop's users all begin at once and stop after ten requests each, as benchmark clients do; false: the
   // steady state between.
   bool burst = false;

@@ -29,8 +29,8 @@ class KernelTimes {
   KernelTimes& operator=(KernelTimes&&) noexcept;
   ~KernelTimes();
 
-  // Every op of a legal plan has an answer: 0 < low <= latency <= high, or all 0 for one that does nothing (an extent of
-  // 0, a group of one). Throws core::Error at the first op that asks for a surface that does not decode.
+  // Every op of a legal plan has an answer: 0 < low <= latency <= high, or all 0 for one that does nothing (an extent
+  // of 0, a group of one). Throws core::Error at the first op that asks for a surface that does not decode.
   KernelTime of(const core::Op& op) const;
 
   const core::Hardware& hardware() const;

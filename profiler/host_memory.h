@@ -31,10 +31,10 @@ class RandomMemory {
   std::unique_ptr<char, Free> data_;
 };
 
-// As many copies of `bytes` as eight times the last-level cache holds, and one more; one when they are that large. (Of a
-// cyclic pass over F bytes a cache of C that evicts at random keeps the share h = exp(-(1 - h) F / C): a fifth when F is
-// 2 C, a fiftieth when it is 4 C; those that keep what was of use keep more.) To be read only: the memory goes from one
-// rotation to the next, as making it anew takes longer than most measurements.
+// As many copies of `bytes` as eight times the last-level cache holds, and one more; one when they are that large. (Of
+// a cyclic pass over F bytes a cache of C that evicts at random keeps the share h = exp(-(1 - h) F / C): a fifth when F
+// is 2 C, a fiftieth when it is 4 C; those that keep what was of use keep more.) To be read only: the memory goes from
+// one rotation to the next, as making it anew takes longer than most measurements.
 class Rotation {
  public:
   Rotation(core::Dtype dtype, int64_t bytes);

@@ -182,7 +182,7 @@ void BenchLoop::start_due() {
   const Arrival a = load_.take();
   Exchange& x = fresh();
   x.tag = a.tag;
-  x.record.arrival_us = a.at_us;
+  x.record.arrival_us = a.at_us - a.waited_us;
   x.record.warmup = a.warmup;
   x.asked_tokens = x.record.output_tokens = a.output_tokens;
   x.record.prompt_tokens = a.prompt_tokens;

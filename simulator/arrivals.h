@@ -20,7 +20,8 @@ struct Arrival {
   std::span<const uint64_t> hashes;
   int64_t tag = 0;  // the load's own; handed back in finished()
   int priority = 0;
-  bool warmup = false;  // not to be counted
+  bool warmup = false;   // not to be counted
+  double waited_us = 0;  // before at_us, at the client: for a connection
 };
 
 // Requests in order of time, if finished() is told in order of time. The same options give the same requests.
@@ -49,6 +50,7 @@ struct ClosedLoopOptions {
   LengthDistribution lengths;
   double gap_us = 0;         // from an answer to the next request
   bool uniform_gap = false;  // uniform in [0, 2] x gap_us rather than gap_us sharp
+  int64_t connections = 0;   // that the client has; more requests in flight wait for one in order; 0: no limit
   double ramp_us = 0;        // the first ones of a phase are evenly spread over this; 0: all at once
   PrefixSharing prefix;
   uint64_t seed = 0;

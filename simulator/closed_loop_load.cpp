@@ -26,20 +26,24 @@ class ClosedLoopLoad : public Load {
     start_phase(0);
   }
 
-  double next_us() const override { return waiting_.empty() ? kNever : waiting_.top(); }
+  double next_us() const override {
+    if (waiting_.empty() || (options_.connections > 0 && taken_ - finished_ >= options_.connections)) return kNever;
+    return std::max(waiting_.top(), freed_us_);
+  }
   int64_t hash_tokens() const override { return hasher_.hash_tokens(); }
   bool done() const override { return taken_ == total_; }
 
   Arrival take() override {
-    const double at_us = waiting_.top();
+    const double at_us = next_us(), wanted_us = waiting_.top();
     waiting_.pop();
     const RequestLengths lengths = options_.lengths.sample(lengths_);
     hasher_.hash(lengths.prompt_tokens, hashes_);
     const int64_t tag = taken_++;
-    return {at_us, lengths.prompt_tokens, lengths.output_tokens, hashes_, tag, 0, tag < warmup_};
+    return {at_us, lengths.prompt_tokens, lengths.output_tokens, hashes_, tag, 0, tag < warmup_, at_us - wanted_us};
   }
 
   void finished(int64_t, double at_us) override {
+    if (options_.connections > 0 && taken_ - finished_ >= options_.connections) freed_us_ = at_us;
     ++finished_;
     if (finished_ == warmup_)
       start_phase(at_us);
@@ -69,6 +73,7 @@ class ClosedLoopLoad : public Load {
   PrefixHasher hasher_;
   std::vector<uint64_t> hashes_;
   std::priority_queue<double, std::vector<double>, std::greater<>> waiting_;
+  double freed_us_ = 0;                            // when the last connection that others waited for was free
   int64_t issued_ = 0, taken_ = 0, finished_ = 0;  // of both phases
 };
 
@@ -80,6 +85,7 @@ std::unique_ptr<Load> make_closed_loop(const ClosedLoopOptions& options) {
   const int64_t warmup = options.warmup.value_or(2 * options.concurrency);
   check_range("prompts", prompts, 1, kMostRequests);
   check_range("warm-up requests", warmup, 0, kMostRequests);
+  check_range("connections", options.connections, 0, 1'000'000'000);
   check_range("gap in us", options.gap_us, 0, 1e15);
   check_range("ramp in us", options.ramp_us, 0, 1e15);
   check_sharing(options.prefix);

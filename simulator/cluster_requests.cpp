@@ -37,7 +37,7 @@ void Cluster::Impl::close(int index) {
 void Cluster::Impl::arrive(const Arrival& a) {
   const int index = new_live();
   Live& l = lives[static_cast<size_t>(index)];
-  l.record.arrival_us = a.at_us;
+  l.record.arrival_us = a.at_us - a.waited_us;
   l.record.prompt_tokens = a.prompt_tokens;
   l.record.output_tokens = a.output_tokens;
   l.record.warmup = a.warmup;

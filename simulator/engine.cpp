@@ -98,6 +98,9 @@ Engine::Agg Engine::aggregated(const models::Workload& workload, double concurre
   loop.concurrency = concurrency;
   loop.prompts = concurrency * kPromptsPerSlot;
   loop.slots = static_cast<double>(batch_limit(workload, max_batch));
+  if (workload.connections > 0)  // an instance's share of them
+    loop.slots = std::min(loop.slots, std::max(1.0, static_cast<double>(workload.connections) * concurrency /
+                                                        workload.concurrency.value_or(concurrency)));
   loop.gap_us = backend.outside_ms(0) * 1e3;
   loop.shortest_output = workload.shortest * static_cast<double>(workload.osl);
   loop.longest_output = workload.longest * static_cast<double>(workload.osl);

@@ -133,7 +133,8 @@ std::optional<Served> disaggregated(const Engine& prefill, int prefill_replicas,
   const Pools pools{
       prefill,  static_cast<double>(prefill_replicas),   decode, static_cast<double>(decode_replicas), transfer_ms,
       workload, prefill.prefill(workload, prefill_batch)};
-  const double slots = static_cast<double>(decode.batch_limit(workload, decode_batch)) * decode_replicas;
+  double slots = static_cast<double>(decode.batch_limit(workload, decode_batch)) * decode_replicas;
+  if (workload.connections > 0) slots = std::min(slots, static_cast<double>(workload.connections));
   std::optional<Served> out;
   if (workload.rate)
     out = open(pools, *workload.rate, slots);

@@ -34,6 +34,8 @@ Slice slice_of(const Deployment& deployment, const models::Workload& workload) {
   s.parts = s.workload.concurrency ? std::clamp(*s.workload.concurrency, 1.0, static_cast<double>(equal)) : equal;
   for (Part& part : s.deployment.parts) part.replicas /= equal;
   if (s.workload.rate) *s.workload.rate /= s.parts;
+  if (s.workload.connections > 0)
+    s.workload.connections = std::max<int64_t>(1, std::llround(static_cast<double>(s.workload.connections) / s.parts));
   if (s.workload.concurrency) *s.workload.concurrency = std::max(1.0, *s.workload.concurrency / s.parts);
   return s;
 }
@@ -136,6 +138,7 @@ std::unique_ptr<Load> load_of(const models::Workload& w, double gap_us, const Lo
   closed.prompts = requests;
   closed.warmup = 0;
   closed.lengths = lengths;
+  closed.connections = w.connections;
   closed.gap_us = gap_us;
   closed.uniform_gap = true;
   closed.ramp_us = options.ramp_us;

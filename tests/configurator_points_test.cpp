@@ -43,6 +43,19 @@ TEST_CASE("a row is the plan it states") {
   CHECK(disagg.pools[1].max_batch == 32);
 }
 
+TEST_CASE("an old vLLM with many in flight was asked over aiohttp's 100 connections") {
+  const auto connections = [](const std::string& users, const std::string& version, const std::string& isl) {
+    const std::string header = "mode,model,system,backend,backend_version,isl,osl,concurrency,tp_size\n";
+    const std::string row = "agg,openai/gpt-oss-120b,h100_sxm,vllm," + version + "," + isl + ",1024," + users + ",2\n";
+    return plan_of(core::Csv::parse(header + row, "p.csv"), 0, point_resources()).workload.connections;
+  };
+  CHECK(connections("512", "0.11.2", "8192") == 100);
+  CHECK(connections("512", "", "1024") == 100);
+  CHECK(connections("100", "0.11.2", "1024") == 0);
+  CHECK(connections("512", "0.19.0", "1024") == 0);
+  CHECK(connections("512", "0.11.2", "2000") == 0);  // not this client
+}
+
 TEST_CASE("sizes that no engine runs are read as what they must mean") {
   const auto pool = [](const std::string& row) { return plan_from(row).pools[0]; };
   // The same 8 GPUs counted as TP and as EP.

@@ -130,7 +130,10 @@ TEST_CASE("a plan without a prediction, targets or load reads back") {
   CHECK(back.gpus() == 16);
   CHECK(!back.workload.rate);
   CHECK(!back.workload.concurrency);
+  CHECK(back.workload.connections == 0);
   CHECK(!back.prediction);
+  plan.workload.connections = 100;
+  CHECK(parse_plan(to_json(plan), "plan.json").workload.connections == 100);
 }
 
 TEST_CASE("names of backends") {

@@ -112,7 +112,8 @@ runtime::ServiceStats FakeService::stats() const {
   out.running = static_cast<int64_t>(running_.size());
   out.migrated = 7;
   out.kv_transfers = 11;
-  out.workers.push_back({"decode/0", "decode", true, 1, out.running, 100, 25, 5, 2, 1000, 400, 50, 10, 0.5, 20, 80, 50});
+  out.workers.push_back(
+      {"decode/0", "decode", true, 1, out.running, 100, 25, 5, 2, 1000, 400, 50, 10, 0.5, 20, 80, 50});
   return out;
 }
 

@@ -168,6 +168,37 @@ TEST_CASE("a closed loop waits for answers") {
   CHECK(load->next_us() == kNever);
 }
 
+TEST_CASE("a client with few connections has the others wait, in order, and says how long") {
+  ClosedLoopOptions options;
+  options.concurrency = 4;
+  options.connections = 2;
+  options.prompts = 6;
+  options.warmup = 0;
+  options.gap_us = 10;
+  const auto load = make_closed_loop(options);
+  const Arrival first = load->take(), second = load->take();
+  CHECK(first.waited_us == 0);
+  CHECK(second.waited_us == 0);
+  CHECK(load->next_us() == kNever);  // two more users, and no connection
+  load->finished(first.tag, 700);
+  CHECK(load->next_us() == 700);
+  CHECK(load->take().waited_us == 700);
+  CHECK(load->next_us() == kNever);
+  load->finished(second.tag, 900);
+  const Arrival fourth = load->take();
+  CHECK(fourth.at_us == 900);
+  CHECK(fourth.waited_us == 900);
+  load->finished(fourth.tag, 1000);
+  const Arrival fifth = load->take();  // of the first user, who asked again at 710
+  CHECK(fifth.at_us == 1000);
+  CHECK(fifth.waited_us == 290);
+  load->finished(2, 1001);
+  const Arrival last = load->take();  // of the second, who asked at 910
+  CHECK(last.at_us == 1001);
+  CHECK(last.waited_us == 91);
+  CHECK(load->done());
+}
+
 TEST_CASE("uniform gaps of a closed loop have the mean asked for") {
   ClosedLoopOptions options;
   options.gap_us = 1000;
