@@ -85,6 +85,23 @@ std::vector<double> prefill_attention(const PrefillAttention& op) {
   return out;
 }
 
+namespace {
+
+// Appends what row `row` of op's queries reads, head by head, from `rows` of latent and rope.
+template <typename Op>
+void attend_latent(const Op& op, int64_t row, const std::vector<std::vector<double>>& rows, std::vector<double>& out) {
+  const int64_t width = op.latent + op.rope;
+  for (int64_t h = 0; h < op.heads; ++h) {
+    const std::vector<double> q = elements(op.q, op.dtype, (row * op.heads + h) * width, width);
+    std::vector<double> logits;
+    for (const auto& latent : rows) logits.push_back(op.scale * dot(q, latent));
+    const std::vector<double> head = mixed(logits, rows, nullptr, op.latent);
+    out.insert(out.end(), head.begin(), head.end());
+  }
+}
+
+}  // namespace
+
 std::vector<double> mla_decode(const MlaDecode& op) {
   std::vector<double> out;
   const int64_t width = op.latent + op.rope;
@@ -94,13 +111,7 @@ std::vector<double> mla_decode(const MlaDecode& op) {
       const int64_t block = op.blocks[s * op.blocks_per_sequence + t / op.block_tokens];
       rows.push_back(elements(op.cache, op.dtype, (block * op.block_tokens + t % op.block_tokens) * width, width));
     }
-    for (int64_t h = 0; h < op.heads; ++h) {
-      const std::vector<double> q = elements(op.q, op.dtype, (s * op.heads + h) * width, width);
-      std::vector<double> logits;
-      for (const auto& row : rows) logits.push_back(op.scale * dot(q, row));
-      const std::vector<double> head = mixed(logits, rows, nullptr, op.latent);
-      out.insert(out.end(), head.begin(), head.end());
-    }
+    attend_latent(op, s, rows, out);
   }
   return out;
 }
@@ -115,13 +126,7 @@ std::vector<double> sparse_mla(const SparseMla& op) {
       const int64_t block = op.blocks[op.sequences[token] * op.blocks_per_sequence + t / op.block_tokens];
       rows.push_back(elements(op.cache, op.dtype, (block * op.block_tokens + t % op.block_tokens) * width, width));
     }
-    for (int64_t h = 0; h < op.heads; ++h) {
-      const std::vector<double> q = elements(op.q, op.dtype, (token * op.heads + h) * width, width);
-      std::vector<double> logits;
-      for (const auto& row : rows) logits.push_back(op.scale * dot(q, row));
-      const std::vector<double> head = mixed(logits, rows, nullptr, op.latent);
-      out.insert(out.end(), head.begin(), head.end());
-    }
+    attend_latent(op, token, rows, out);
   }
   return out;
 }

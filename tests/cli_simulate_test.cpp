@@ -1,7 +1,5 @@
 #include <doctest/doctest.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -144,18 +142,10 @@ TEST_CASE("--out writes four files, the same bytes for the same seed and any num
 
 TEST_CASE("a run that is stopped leaves nothing in --out, nor the folders that it made") {
   const SimulateBench bench;
-  const std::string program = (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "drydock").string();
   const std::string out = bench.scratch / "deep/out";
   const Arguments arguments = bench.with({"--requests", "1000000000", "--out", out});
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  for (const int fd : {0, 1, 2}) posix_spawn_file_actions_addopen(&files, fd, "/dev/null", fd ? O_WRONLY : O_RDONLY, 0);
-  std::vector<char*> argv{const_cast<char*>(program.c_str())};
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  pid_t child = 0;
-  REQUIRE(posix_spawn(&child, program.c_str(), &files, nullptr, argv.data(), environ) == 0);
-  posix_spawn_file_actions_destroy(&files);
+  const pid_t child = start_drydock(arguments);
+  REQUIRE(child > 0);
   int status = 0;
   const auto begun = [&] {
     std::error_code missing;

@@ -1,7 +1,5 @@
 #include <doctest/doctest.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -17,8 +15,6 @@
 #include "core/random.h"
 #include "perfdb/sqlite.h"
 #include "tests/run.h"
-
-extern char** environ;
 
 using namespace drydock;
 using namespace drydock::tests;
@@ -49,16 +45,8 @@ int64_t answers_in(const std::string& file) {
 // A drydock that is killed, not asked, once `file` holds so many answers and so much time has passed; true: it was
 // killed before it was done.
 bool killed(const std::vector<std::string>& arguments, const std::string& file, int64_t answers, int then_us) {
-  const std::string program = (fs::read_symlink("/proc/self/exe").parent_path() / "drydock").string();
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  for (const int fd : {0, 1, 2}) posix_spawn_file_actions_addopen(&files, fd, "/dev/null", fd ? O_WRONLY : O_RDONLY, 0);
-  std::vector<char*> argv{const_cast<char*>(program.c_str())};
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  pid_t child = 0;
-  REQUIRE(posix_spawn(&child, program.c_str(), &files, nullptr, argv.data(), environ) == 0);
-  posix_spawn_file_actions_destroy(&files);
+  const pid_t child = start_drydock(arguments);
+  REQUIRE(child > 0);
   int status = 0;
   while (answers_in(file) < answers) {
     if (::waitpid(child, &status, WNOHANG) == child) return false;

@@ -36,10 +36,8 @@ int lines(const std::string& text) {
   return static_cast<int>(std::count(text.begin(), text.end(), '\n')) + (text.empty() || text.back() == '\n' ? 0 : 1);
 }
 
-Run run_drydock(const std::vector<std::string>& arguments) {
-  const Scratch scratch;
+pid_t start_drydock(const std::vector<std::string>& arguments, const std::string& out, const std::string& err) {
   const std::string program = (fs::read_symlink("/proc/self/exe").parent_path() / "drydock").string();
-  const std::string out = scratch / "out", err = scratch / "err";
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
@@ -48,16 +46,23 @@ Run run_drydock(const std::vector<std::string>& arguments) {
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
-  pid_t child = 0;
+  pid_t child = -1;
+  if (posix_spawn(&child, program.c_str(), &files, nullptr, argv.data(), environ) != 0) child = -1;
+  posix_spawn_file_actions_destroy(&files);
+  return child;
+}
+
+Run run_drydock(const std::vector<std::string>& arguments) {
+  const Scratch scratch;
+  const std::string out = scratch / "out", err = scratch / "err";
   Run run;
-  if (posix_spawn(&child, program.c_str(), &files, nullptr, argv.data(), environ) == 0) {
+  if (const pid_t child = start_drydock(arguments, out, err); child > 0) {
     int status = 0;
     ::waitpid(child, &status, 0);
     run.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     run.out = core::read_file(out);
     run.err = core::read_file(err);
   }
-  posix_spawn_file_actions_destroy(&files);
   return run;
 }
 

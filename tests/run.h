@@ -1,5 +1,7 @@
 #pragma once
 // Runs the built drydock as a user would, without a shell.
+#include <sys/types.h>
+
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -13,6 +15,10 @@ struct Run {
 
 // `drydock` beside the running test program, with these arguments; stdin is empty.
 Run run_drydock(const std::vector<std::string>& arguments);
+
+// Starts it without waiting: its stdout and stderr go to these files. The process's id; -1: it can't be started.
+pid_t start_drydock(const std::vector<std::string>& arguments, const std::string& out = "/dev/null",
+                    const std::string& err = "/dev/null");
 
 // Lines of text; a last one without an end counts.
 int lines(const std::string& text);
